@@ -1,0 +1,121 @@
+"""The few calls that touch the disk. Tests replace this object to make disks fail.
+
+Every method blocks and raises OSError as the operating system does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+_IOV_MAX = 1024
+
+
+class DirectoryLocked(Exception):
+    """Another process holds the log. `holder` is its process id, if it could be read."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(holder)
+        self.holder = holder
+
+
+class File:
+    """A segment that is open for appending."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self.size = size
+
+    def append(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Write all buffers at the end. After an error some of the bytes may be there."""
+        pending = [buffer for buffer in buffers if len(buffer)]
+        while pending:
+            batch = pending[:_IOV_MAX]
+            written = os.writev(self._fd, batch)
+            self.size += written
+            done = 0
+            while done < len(batch) and written >= len(batch[done]):
+                written -= len(batch[done])
+                done += 1
+            if written:
+                pending[done] = memoryview(pending[done])[written:]
+            del pending[:done]
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        os.lseek(self._fd, size, os.SEEK_SET)
+        self.size = size
+
+    def sync(self) -> None:
+        """Return when the data, and the size, would outlive a power cut."""
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Disk:
+    """One directory. Names are file names in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Make the directory if need be and take it for this process, until it ends or `unlock`.
+
+        Raises DirectoryLocked when another process has it.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise DirectoryLocked(holder) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        self._lock = fd
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.directory.iterdir())
+
+    def create(self, name: str) -> File:
+        """A new, empty file that nobody else has made."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return File(os.open(self.directory / name, flags, 0o644), 0)
+
+    def open(self, name: str) -> File:
+        """An existing file, to append to."""
+        fd = os.open(self.directory / name, os.O_RDWR | os.O_CLOEXEC)
+        return File(fd, os.lseek(fd, 0, os.SEEK_END))
+
+    def read(self, name: str) -> bytes | mmap.mmap:
+        """The whole file, without having it in memory."""
+        fd = os.open(self.directory / name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if os.fstat(fd).st_size == 0:
+                return b""
+            return mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+        finally:
+            os.close(fd)
+
+    def remove(self, name: str) -> None:
+        (self.directory / name).unlink()
+
+    def sync_directory(self) -> None:
+        """Return when created and removed names would outlive a power cut."""
+        fd = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,330 @@
+"""What a record of the log is, in bytes, and the facts that records hold.
+
+A segment is a file: a header of 32 bytes, then records end to end, then nothing or zeros.
+All integers of the format are little-endian, but for the frames inside a run, which are kept as
+they are on the wire.
+
+Segment header:
+
+    8 bytes  magic "BLIPWAL" NUL
+    u32      format version, 2
+    u32      salt: what the checksums of this segment start from
+    u64      sequence number of the segment; the file is named after it
+    u32      reserved, 0
+    u32      CRC32 of the 28 bytes before
+
+Record:
+
+    u64      id: the number of the first message of a run; of every other kind, the next number
+             that the broker was about to give out
+    u32      length of the payload
+    u32      CRC32, started from the salt, of id, length and payload
+    payload: u8 kind, the fact, and a last byte 0xFF
+
+The last byte of a record that was written in part is zero or missing, so an incomplete record
+is told from one that was damaged. The salt keeps a message from looking like a record.
+
+Facts, by kind:
+
+    1 run           u64 ms since the epoch, u16 n, n bytes of topic, u32 count, the frames
+    2 settled       one or more of: u64 subscription, u64 first number, u64 last number
+    3 opened        one subscription
+    4 closed        u64 subscription, u64 next number
+    5 checkpoint    u64 reserved number, u32 n, n times u64 segment, u32 n, n subscriptions,
+                    u32 n, n times kept
+
+    subscription    u64 id, u64 cursor, u8 n, n bytes of owner, u16 n, n bytes of topic,
+                    u32 n, n times: u64 first, u64 last, u16 attempts
+    kept            u16 n, n bytes of topic, u64 first number
+
+A subscription has settled every number before its cursor but for those listed. A checkpoint is
+the first record of every segment and holds all there is to know but for the messages, so what
+came before counts only for the runs in it. Facts may be repeated: each says what is so, not what
+changes.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+MAGIC: Final = b"BLIPWAL\0"
+FORMAT_VERSION: Final = 2
+SEGMENT_HEADER: Final = struct.Struct("<8sIIQI")
+SEGMENT_HEADER_BYTES: Final = SEGMENT_HEADER.size + 4
+RECORD_HEADER: Final = struct.Struct("<QII")
+RECORD_HEADER_BYTES: Final = RECORD_HEADER.size
+END_MARK: Final = b"\xff"
+PAYLOAD_MIN: Final = 2
+
+RUN: Final = 1
+SETTLED: Final = 2
+OPENED: Final = 3
+CLOSED: Final = 4
+CHECKPOINT: Final = 5
+
+_ID_AND_LENGTH = struct.Struct("<QI")
+_RUN = struct.Struct("<BQH")
+_U16 = struct.Struct("<H")
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_SUBSCRIPTION = struct.Struct("<QQB")
+_RANGE = struct.Struct("<QQH")
+_CLOSED = struct.Struct("<QQ")
+_SETTLED = struct.Struct("<QQQ")
+
+Bytes = bytes | bytearray | memoryview
+
+
+@attrs.frozen
+class UnsettledRange:
+    """Numbers first to last, not settled; `attempts` is how often they were delivered."""
+
+    first: int
+    last: int
+    attempts: int = 0
+
+
+@attrs.frozen
+class SubscriptionState:
+    """A durable subscription: what outlives the daemon of it."""
+
+    id: int
+    owner: str
+    topic: bytes
+    cursor: int
+    unsettled: tuple[UnsettledRange, ...] = ()
+
+
+@attrs.frozen(eq=False)
+class RunRecord:
+    """`count` messages of one topic, numbered from `first`; `data` is their frames, end to end."""
+
+    topic: bytes
+    first: int
+    count: int
+    data: Bytes
+    time_ms: int = 0
+    """When it was written, in milliseconds since the epoch."""
+
+
+@attrs.frozen
+class Settled:
+    """The subscription wants none of the numbers first to last any more."""
+
+    subscription: int
+    first: int
+    last: int
+
+
+@attrs.frozen
+class Opened:
+    """A durable subscription exists from now on."""
+
+    subscription: SubscriptionState
+
+
+@attrs.frozen
+class Closed:
+    """A durable subscription exists no more; messages from `next_number` on are not its own."""
+
+    subscription: int
+    next_number: int
+
+
+@attrs.frozen
+class Checkpoint:
+    """Everything but the messages. No number below `reserved` may be given out again.
+
+    `segments` are the older segments that are still wanted; any other may be removed. `kept`
+    holds, of every topic without a durable subscription, the number from which on its messages are
+    kept; a topic that is not in it keeps those from the checkpoint's id on.
+    """
+
+    reserved: int
+    segments: tuple[int, ...] = ()
+    subscriptions: tuple[SubscriptionState, ...] = ()
+    kept: tuple[tuple[bytes, int], ...] = ()
+
+
+Fact = RunRecord | Settled | Opened | Closed | Checkpoint
+
+
+def segment_header(sequence: int, salt: int) -> bytes:
+    head = SEGMENT_HEADER.pack(MAGIC, FORMAT_VERSION, salt, sequence, 0)
+    return head + _U32.pack(zlib.crc32(head))
+
+
+def parse_segment_header(data: bytes) -> tuple[int, int]:
+    """Sequence number and salt. Raises ValueError saying what is wrong."""
+    if len(data) < SEGMENT_HEADER_BYTES:
+        raise ValueError(f"the header is {len(data)} bytes long, not {SEGMENT_HEADER_BYTES}")
+    magic, version, salt, sequence, _ = SEGMENT_HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise ValueError("this is not a segment of a BlipMQ log")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"format version {version}; this program reads {FORMAT_VERSION}")
+    if _U32.unpack_from(data, SEGMENT_HEADER.size)[0] != zlib.crc32(data[: SEGMENT_HEADER.size]):
+        raise ValueError("the header's checksum does not match")
+    return sequence, salt
+
+
+def encode(fact: Fact, next_number: int, salt: int) -> list[Bytes]:
+    """One record, as buffers to be written one after the other; a run's frames are not copied."""
+    match fact:
+        case RunRecord():
+            head = _RUN.pack(RUN, fact.time_ms, len(fact.topic)) + fact.topic
+            return _record(fact.first, salt, head + _U32.pack(fact.count), fact.data)
+        case Settled():
+            return encode_settled([fact], next_number, salt)
+        case Opened():
+            return _record(next_number, salt, bytes((OPENED,)) + _subscription(fact.subscription))
+        case Closed():
+            return _record(
+                next_number,
+                salt,
+                bytes((CLOSED,)) + _CLOSED.pack(fact.subscription, fact.next_number),
+            )
+        case Checkpoint():
+            return _record(next_number, salt, _checkpoint(fact))
+
+
+def encode_settled(facts: list[Settled], next_number: int, salt: int) -> list[Bytes]:
+    """Many settlements in one record."""
+    rows = [_SETTLED.pack(fact.subscription, fact.first, fact.last) for fact in facts]
+    return _record(next_number, salt, bytes((SETTLED,)) + b"".join(rows))
+
+
+def _record(id_: int, salt: int, head: bytes, data: Bytes = b"") -> list[Bytes]:
+    start = _ID_AND_LENGTH.pack(id_, len(head) + len(data) + 1)
+    crc = zlib.crc32(END_MARK, zlib.crc32(data, zlib.crc32(head, zlib.crc32(start, salt))))
+    first = start + _U32.pack(crc) + head
+    return [first, data, END_MARK] if len(data) else [first + END_MARK]
+
+
+def _subscription(state: SubscriptionState) -> bytes:
+    owner = state.owner.encode()
+    return b"".join(
+        (
+            _SUBSCRIPTION.pack(state.id, state.cursor, len(owner)),
+            owner,
+            _U16.pack(len(state.topic)),
+            state.topic,
+            _U32.pack(len(state.unsettled)),
+            *(_RANGE.pack(r.first, r.last, min(r.attempts, 0xFFFF)) for r in state.unsettled),
+        )
+    )
+
+
+def _checkpoint(fact: Checkpoint) -> bytes:
+    return b"".join(
+        (
+            bytes((CHECKPOINT,)),
+            _U64.pack(fact.reserved),
+            _U32.pack(len(fact.segments)),
+            *(_U64.pack(sequence) for sequence in fact.segments),
+            _U32.pack(len(fact.subscriptions)),
+            *(_subscription(state) for state in fact.subscriptions),
+            _U32.pack(len(fact.kept)),
+            *(_U16.pack(len(topic)) + topic + _U64.pack(first) for topic, first in fact.kept),
+        )
+    )
+
+
+def checks(header: Bytes, payload: Bytes, salt: int) -> bool:
+    """Whether a record's checksum and its last byte are right."""
+    (crc,) = _U32.unpack_from(header, _ID_AND_LENGTH.size)
+    start = zlib.crc32(header[: _ID_AND_LENGTH.size], salt)
+    return bool(payload[-1:] == END_MARK and zlib.crc32(payload, start) == crc)
+
+
+def decode(id_: int, payload: Bytes) -> list[Fact]:
+    """The facts of one record whose checksum is right. A run's frames are not copied.
+
+    Raises ValueError when the payload is of no kind that this program knows, or does not fit it.
+    """
+    view = memoryview(payload)[:-1]
+    try:
+        match view[0]:
+            case 1:
+                return [_decode_run(id_, view)]
+            case 2:
+                return [Settled(*row) for row in _SETTLED.iter_unpack(view[1:])]
+            case 3:
+                return [Opened(_Fields(view, 1).subscription())]
+            case 4:
+                return [Closed(*_CLOSED.unpack_from(view, 1))]
+            case 5:
+                return [_decode_checkpoint(view)]
+            case kind:
+                raise ValueError(f"unknown kind of record {kind}")
+    except (struct.error, UnicodeDecodeError, IndexError) as error:
+        raise ValueError(f"the record does not fit its kind {view[0]}: {error}") from None
+
+
+def _decode_run(id_: int, view: memoryview) -> RunRecord:
+    _, time_ms, topic_length = _RUN.unpack_from(view)
+    at = _RUN.size + topic_length
+    (count,) = _U32.unpack_from(view, at)
+    return RunRecord(bytes(view[_RUN.size : at]), id_, count, view[at + _U32.size :], time_ms)
+
+
+def _decode_checkpoint(view: memoryview) -> Checkpoint:
+    fields = _Fields(view, 1)
+    (reserved,) = fields.take(_U64)
+    segments = tuple(fields.take(_U64)[0] for _ in range(fields.take(_U32)[0]))
+    subscriptions = tuple(fields.subscription() for _ in range(fields.take(_U32)[0]))
+    kept = tuple(fields.kept() for _ in range(fields.take(_U32)[0]))
+    return Checkpoint(reserved, segments, subscriptions, kept)
+
+
+@attrs.define
+class _Fields:
+    """Reads one field after the other."""
+
+    view: memoryview
+    at: int
+
+    def take(self, layout: struct.Struct) -> tuple[int, ...]:
+        values = layout.unpack_from(self.view, self.at)
+        self.at += layout.size
+        return values
+
+    def text(self, length: int) -> bytes:
+        self.at += length
+        if self.at > len(self.view):
+            raise IndexError("it ends too early")
+        return bytes(self.view[self.at - length : self.at])
+
+    def subscription(self) -> SubscriptionState:
+        id_, cursor, owner_length = self.take(_SUBSCRIPTION)
+        owner = self.text(owner_length).decode()
+        topic = self.text(self.take(_U16)[0])
+        ranges = (UnsettledRange(*self.take(_RANGE)) for _ in range(self.take(_U32)[0]))
+        return SubscriptionState(id_, owner, topic, cursor, tuple(ranges))
+
+    def kept(self) -> tuple[bytes, int]:
+        topic = self.text(self.take(_U16)[0])
+        return topic, self.take(_U64)[0]
+
+
+def records(data: Bytes, start: int, salt: int) -> Iterator[tuple[int, int, int]]:
+    """The records that follow each other whole and right in `data` from `start` on.
+
+    Yields (id, start of the payload, end of the record), and ends before the first that is not.
+    """
+    view = memoryview(data)
+    while start + RECORD_HEADER_BYTES + PAYLOAD_MIN <= len(view):
+        id_, length, _ = RECORD_HEADER.unpack_from(view, start)
+        body = start + RECORD_HEADER_BYTES
+        end = body + length
+        if length < PAYLOAD_MIN or end > len(view):
+            return
+        if not checks(view[start:body], view[body:end], salt):
+            return
+        yield id_, body, end
+        start = end

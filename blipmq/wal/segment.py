@@ -1,0 +1,185 @@
+"""Reading one segment: where its records end, and what the bytes after the last one mean.
+
+Three outcomes are told apart: the end (nothing, or zeros, follows the last record), a torn tail
+(the last record was not written whole, which a crash leaves behind) and damage (all else).
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+from blipmq.errors import CorruptLog
+from blipmq.wal.disk import Disk
+from blipmq.wal.record import (
+    END_MARK,
+    PAYLOAD_MIN,
+    RECORD_HEADER,
+    RECORD_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    Fact,
+    checks,
+    decode,
+    parse_segment_header,
+    records,
+)
+
+_NAME = re.compile(r"^(\d{16})\.wal$")
+_SECTOR: Final = 512
+
+
+def segment_name(sequence: int) -> str:
+    return f"{sequence:016d}.wal"
+
+
+def sequences(names: list[str]) -> list[int]:
+    """The sequence numbers of the segments among these file names, ascending."""
+    return sorted(int(match[1]) for name in names if (match := _NAME.match(name)))
+
+
+@attrs.define
+class Segment:
+    """A segment that was read or is being written; `topics` has the last number of each topic."""
+
+    sequence: int
+    size: int = 0
+    topics: dict[bytes, int] = attrs.Factory(dict)
+
+    @property
+    def name(self) -> str:
+        return segment_name(self.sequence)
+
+    def note(self, topic: bytes, last: int) -> None:
+        """The segment holds messages of this topic up to this number."""
+        if last > self.topics.get(topic, 0):
+            self.topics[topic] = last
+
+
+@attrs.define
+class SegmentReader:
+    """The facts of one segment in order, and, after they were all taken, where they end.
+
+    In the `last` segment of a log a torn tail is no error: `end` is then where it begins and
+    `torn` how many bytes it has. Everything else that does not check raises CorruptLog.
+    """
+
+    disk: Disk
+    sequence: int
+    last: bool
+    end: int = 0
+    torn: int = 0
+
+    def __iter__(self) -> Iterator[tuple[int, Fact]]:
+        """(id of the record, fact). A run's data is valid until the next one is asked for."""
+        name = segment_name(self.sequence)
+        data = memoryview(self.disk.read(name))
+        try:
+            salt = self._header(data, name)
+            if salt is None:
+                return
+            self.end = SEGMENT_HEADER_BYTES
+            for id_, body, end in records(data, self.end, salt):
+                try:
+                    facts = decode(id_, data[body:end])
+                except ValueError as error:
+                    raise self._corrupt(name, self.end, str(error)) from None
+                for fact in facts:
+                    yield id_, fact
+                facts.clear()
+                self.end = end
+            self._tail(data, name, salt)
+        finally:
+            data.release()
+
+    def _header(self, data: memoryview, name: str) -> int | None:
+        """The salt; None when the segment was torn while it was begun."""
+        try:
+            sequence, salt = parse_segment_header(data[:SEGMENT_HEADER_BYTES].tobytes())
+        except ValueError as error:
+            if self.last and _blank(data):
+                self.torn = len(data)
+                return None
+            raise self._corrupt(name, 0, str(error)) from None
+        if sequence != self.sequence:
+            raise self._corrupt(name, 0, f"this is segment {sequence} under another name")
+        return salt
+
+    def _tail(self, data: memoryview, name: str, salt: int) -> None:
+        start = self.end
+        written = _written(data, start)
+        if written == start:
+            return
+        if not self.last or not is_torn(data, start, written, salt):
+            raise self._corrupt(name, start, "a record's checksum does not match")
+        self.torn = written - start
+
+    def _corrupt(self, name: str, offset: int, reason: str) -> CorruptLog:
+        path = self.disk.directory / name
+        return CorruptLog(f"{path}: offset {offset}: {reason}")
+
+
+def _blank(data: memoryview) -> bool:
+    """Whether a header was not written whole: too short, or its last sector's bytes are zeros."""
+    return len(data) < SEGMENT_HEADER_BYTES or _written(data, 0) < SEGMENT_HEADER_BYTES
+
+
+def _written(data: memoryview, start: int) -> int:
+    """Where the zeros begin that reach to the end of the file; not before `start`."""
+    end = len(data)
+    while end > start:
+        begin = max(start, end - (1 << 16))
+        kept = len(bytes(data[begin:end]).rstrip(b"\0"))
+        if kept:
+            return begin + kept
+        end = begin
+    return start
+
+
+def is_torn(data: memoryview, start: int, written: int, salt: int) -> bool:
+    """Whether the bad record at `start` is an unfinished write; the data ends at `written`.
+
+    It is when bytes of it are missing: its end, or a whole sector (a crash of the machine may
+    leave any of them unwritten). It is not when a record that checks lies further on, or when the
+    bytes would check with another length, which is what a damaged length looks like.
+    """
+    if _follows(data, start, written, salt):
+        return False
+    if written - start < RECORD_HEADER_BYTES + PAYLOAD_MIN:
+        return True
+    length = written - start - RECORD_HEADER_BYTES
+    if _checks_with_length(data, start, length, salt):
+        return False
+    end = start + RECORD_HEADER_BYTES + RECORD_HEADER.unpack_from(data, start)[1]
+    if end > written:
+        return True
+    return _has_empty_sector(data, start, end)
+
+
+def _checks_with_length(data: memoryview, start: int, length: int, salt: int) -> bool:
+    id_, _, crc = RECORD_HEADER.unpack_from(data, start)
+    head = RECORD_HEADER.pack(id_, length, crc)[:12]
+    body = start + RECORD_HEADER_BYTES
+    return bool(zlib.crc32(data[body : body + length], zlib.crc32(head, salt)) == crc)
+
+
+def _has_empty_sector(data: memoryview, start: int, end: int) -> bool:
+    first = -(-start // _SECTOR) * _SECTOR
+    zeros = bytes(_SECTOR)
+    return any(data[at : at + _SECTOR] == zeros for at in range(first, end - _SECTOR + 1, _SECTOR))
+
+
+def _follows(data: memoryview, start: int, written: int, salt: int) -> bool:
+    """Whether a record that checks begins anywhere after `start`."""
+    unpack_from = RECORD_HEADER.unpack_from
+    for at in range(start + 1, written - RECORD_HEADER_BYTES - PAYLOAD_MIN + 1):
+        _, length, _ = unpack_from(data, at)
+        end = at + RECORD_HEADER_BYTES + length
+        if length < PAYLOAD_MIN or end > written or data[end - 1] != END_MARK[0]:
+            continue
+        if checks(data[at : at + RECORD_HEADER_BYTES], data[at + RECORD_HEADER_BYTES : end], salt):
+            return True
+    return False
