@@ -1,0 +1,423 @@
+"""The embedded broker: topics, subscriptions and what happens to messages.
+
+This is the narrow interface that sessions and tasks use: publish a run and learn of its commit,
+subscribe, take, settle, the next deadline. Nobody else reaches into topics or subscriptions.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from heapq import nlargest
+from typing import Protocol
+
+import attrs
+
+from blipmq.broker.context import Context
+from blipmq.broker.limits import Delivery, Limits, Retention
+from blipmq.broker.message import OVERHEAD_BYTES, Charge, Node
+from blipmq.broker.restore import Restoration
+from blipmq.broker.stats import Backlog, DropReason, Stats
+from blipmq.broker.subscription import Subscription, Taken
+from blipmq.broker.topic import Topic
+from blipmq.errors import LimitExceeded, NotFound, NotPermitted, PublishFailed, Unavailable
+from blipmq.protocol.run import Run, stored_run
+from blipmq.wal.record import Checkpoint, Closed, Fact, Opened, RunRecord
+
+NUMBERS_RESERVED = 2**32
+"""How many numbers a checkpoint reserves; a restart goes on after them."""
+
+
+class Publisher(Protocol):
+    """Who published a run of QoS 1, and is owed an answer."""
+
+    def on_committed(self, run: Run) -> None:
+        """The run is in the log."""
+
+    def on_failed(self, run: Run, reason: str) -> None:
+        """The run was not published: each message of it is owed a NACK 500."""
+
+
+@attrs.frozen(eq=False)
+class Publication:
+    """A QoS 1 run that is not committed yet."""
+
+    topic: Topic
+    node: Node
+    publisher: Publisher
+
+    @property
+    def run(self) -> Run:
+        assert self.node.run is not None
+        return self.node.run
+
+
+@attrs.frozen(eq=False)
+class Batch:
+    """What is to be logged together: facts in their order, and the publications among them."""
+
+    facts: list[Fact]
+    publications: list[Publication]
+    next_number: int
+
+
+@attrs.define(eq=False)
+class Broker:
+    """All state of the broker. Every method returns at once; `now` never goes backwards.
+
+    `durable` says whether there is a log: then QoS 1 runs wait for `committed`, and `handoff`
+    must be taken to the log again and again. Without one they are committed when accepted.
+    """
+
+    context: Context
+    draining: bool = False
+    _topics: dict[bytes, Topic] = attrs.Factory(dict)
+    _subscriptions: dict[int, Subscription] = attrs.Factory(dict)
+    _parked: OrderedDict[Subscription, None] = attrs.Factory(OrderedDict)
+    _parked_by_key: dict[tuple[str, bytes], OrderedDict[Subscription, None]] = attrs.Factory(dict)
+    _publications: list[Publication] = attrs.Factory(list)
+    _reserved: int = 0
+
+    @classmethod
+    def create(
+        cls,
+        limits: Limits | None = None,
+        retention: Retention | None = None,
+        delivery: Delivery | None = None,
+        *,
+        stats: Stats | None = None,
+        durable: bool = False,
+    ) -> Broker:
+        context = Context(
+            limits or Limits(),
+            retention or Retention(),
+            delivery or Delivery(),
+            stats or Stats(),
+            [] if durable else None,
+        )
+        return cls(context)
+
+    @property
+    def stats(self) -> Stats:
+        return self.context.stats
+
+    @property
+    def limits(self) -> Limits:
+        return self.context.limits
+
+    # Publishing
+
+    def publish(self, run: Run, publisher: Publisher, now: float) -> None:
+        """Number the messages of a run and put them in their topic.
+
+        A QoS 1 run is visible when it is committed; the publisher is then told. Raises Refused
+        when the run is not published, none of it.
+        """
+        if self.draining:
+            self._refuse(run, DropReason.DRAINING)
+            raise Unavailable(503, "draining")
+        if run.topic.startswith(b"$"):
+            raise NotPermitted(403, "not permitted")
+        stats = self.stats
+        size = run.size + OVERHEAD_BYTES
+        topic = self._topics.get(run.topic)
+        if stats.memory_bytes + size > self.limits.max_memory_bytes:
+            self._refuse(run, DropReason.MEMORY)
+            if run.qos:
+                raise PublishFailed(500, "durable publish failed: memory limit reached")
+            return
+        if not run.qos and (topic is None or not topic.subscriptions):
+            stats.published[0] += run.count
+            stats.dropped[DropReason.NO_SUBSCRIBER] += run.count
+            return
+        if topic is None:
+            topic = self._topic(run.topic)
+        stats.published[run.qos] += run.count
+        run.stamp(self.context.give_number(run.count))
+        run.charge = Charge(stats, size)
+        node = topic.append(run, now)
+        if run.qos:
+            self._log_run(Publication(topic, node, publisher), now)
+
+    def _refuse(self, run: Run, reason: DropReason) -> None:
+        if not run.qos:
+            self.stats.dropped[reason] += run.count
+
+    def _log_run(self, publication: Publication, now: float) -> None:
+        if self.context.journal is None:
+            self._commit(publication, now)
+            return
+        run = publication.run
+        self.context.journal.append(RunRecord(run.topic, run.first, run.count, run.data()))
+        self._publications.append(publication)
+
+    def _commit(self, publication: Publication, now: float) -> None:
+        run = publication.run
+        run.settled()
+        publication.topic.commit(publication.node, now)
+        publication.publisher.on_committed(run)
+
+    def _topic(self, name: bytes) -> Topic:
+        topic = self._topics.get(name)
+        if topic is None:
+            if len(self._topics) >= self.limits.max_topics:
+                self._forget_unused()
+            if len(self._topics) >= self.limits.max_topics:
+                raise LimitExceeded(429, "too many topics")
+            topic = self._topics[name] = Topic(name, self.context)
+            self.stats.topics = len(self._topics)
+        return topic
+
+    def _forget_unused(self) -> None:
+        for topic in [topic for topic in self._topics.values() if topic.unused]:
+            self._forget(topic)
+
+    def _forget(self, topic: Topic) -> None:
+        if topic.unused and self._topics.get(topic.name) is topic:
+            del self._topics[topic.name]
+            self.context.timers.cancel(topic)
+            self.stats.topics = len(self._topics)
+
+    # The log
+
+    def handoff(self) -> Batch | None:
+        """Everything that is to be logged and was not handed off yet, if anything."""
+        context = self.context
+        if not context.journal:
+            return None
+        batch = Batch(context.journal, self._publications, context.next_number)
+        context.journal, self._publications = [], []
+        return batch
+
+    @property
+    def has_publications(self) -> bool:
+        """Whether somebody waits for what `handoff` would give."""
+        return bool(self._publications)
+
+    @property
+    def has_facts(self) -> bool:
+        """Whether `handoff` would give anything, or a checkpoint is needed."""
+        return bool(self.context.journal) or self.needs_checkpoint
+
+    @property
+    def needs_checkpoint(self) -> bool:
+        """Whether the numbers that the last checkpoint reserved run low."""
+        if self.context.journal is None:
+            return False
+        return self.context.next_number > self._reserved - NUMBERS_RESERVED // 2
+
+    def committed(self, batch: Batch, now: float) -> None:
+        """The batch is in the log: its runs become visible, and their publishers are told."""
+        for publication in batch.publications:
+            self._commit(publication, now)
+
+    def failed(self, batch: Batch, reason: str, now: float) -> None:
+        """The log did not take the batch: its runs are taken back, and their publishers are told.
+
+        All other facts of the batch are logged with the next one.
+        """
+        context = self.context
+        for publication in batch.publications:
+            run = publication.run
+            self.stats.dropped[DropReason.COMMIT_FAILED] += run.count
+            publication.topic.fail(publication.node, now)
+            publication.publisher.on_failed(run, reason)
+            self._forget(publication.topic)
+        assert context.journal is not None
+        context.journal[:0] = [f for f in batch.facts if not isinstance(f, RunRecord)]
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that the log has to know but for the messages, as it is now."""
+        self._reserved = self.context.next_number + NUMBERS_RESERVED
+        durable = [s.state() for s in self._subscriptions.values() if s.qos]
+        kept = [
+            (topic.name, first)
+            for topic in self._topics.values()
+            if not topic.durable and (first := topic.kept_from()) is not None
+        ]
+        return Checkpoint(self._reserved, (), tuple(durable), tuple(kept))
+
+    def wanted_from(self, name: bytes) -> int | None:
+        """The lowest number of a topic that the log must keep, if any."""
+        topic = self._topics.get(name)
+        return None if topic is None else topic.wanted_from()
+
+    def restore(
+        self,
+        facts: Iterable[tuple[int, Fact]],
+        runs: Iterable[RunRecord],
+        next_number: int,
+        now: float,
+        time_ms: int,
+    ) -> None:
+        """Take over what a log holds. `time_ms` is the time of day, as in its runs.
+
+        Durable subscriptions are parked, and all that they had not settled waits for them.
+        """
+        restoration = Restoration()
+        for id_, fact in facts:
+            restoration.apply(id_, fact)
+        self.context.next_number = max(next_number, restoration.reserved, 1)
+        for state in restoration.subscriptions.values():
+            topic = self._topics.setdefault(state.topic, Topic(state.topic, self.context))
+            self._park(self._open(state.id, state.owner, topic, 1, None), now)
+        for record in runs:
+            self._restore_run(restoration, record, now, time_ms)
+        self.stats.topics = len(self._topics)
+
+    def _restore_run(
+        self, restoration: Restoration, record: RunRecord, now: float, time_ms: int
+    ) -> None:
+        wanted = restoration.wanted(record)
+        if not wanted and not restoration.kept(record):
+            return
+        topic = self._topics.setdefault(record.topic, Topic(record.topic, self.context))
+        run = stored_run(record.topic, record.first, bytes(record.data))
+        run.charge = Charge(self.stats, run.size + OVERHEAD_BYTES)
+        self.stats.wal_replayed_messages += run.count
+        arrived = now - max(0, time_ms - record.time_ms) / 1000
+        expires = topic.expires(arrived)
+        for id_, ranges in wanted:
+            subscription = self._subscriptions[id_]
+            for first, last, attempts in ranges:
+                subscription.recover(run, first, last, attempts, arrived, expires)
+            subscription.trim(now)
+        if not topic.durable:
+            first = max(run.first, restoration.kept_from(record.topic))
+            topic.keep(run, first, now, arrived, expires)
+
+    # Subscribing
+
+    def subscribe(self, owner: str, name: bytes, qos: int, session: object, now: float) -> int:
+        """A version 1 subscription for a connection; its id.
+
+        At QoS 1 it takes over the oldest parked one of the same owner and topic, if there is one.
+        The first QoS 1 subscription of a topic gets what was kept for it. Raises LimitExceeded.
+        """
+        if qos and (parked := self._parked_by_key.get((owner, name))):
+            subscription = next(iter(parked))
+            self._unpark(subscription)
+            subscription.session = session
+            return subscription.id
+        if len(self._subscriptions) >= self.limits.max_subscriptions:
+            raise LimitExceeded(429, "too many subscriptions")
+        topic = self._topic(name)
+        id_ = self.context.give_number()
+        first = qos and not topic.durable
+        subscription = self._open(id_, owner, topic, qos, session)
+        if first:
+            subscription.node = topic.frontier
+            for delivery in topic.take_kept(now):
+                subscription.add_waiting(delivery)
+        if qos:
+            self.context.log(Opened(subscription.state()))
+        return id_
+
+    def _open(
+        self, id_: int, owner: str, topic: Topic, qos: int, session: object | None
+    ) -> Subscription:
+        context = self.context
+        subscription = Subscription(
+            id_, owner, topic, qos, topic.tail, context.next_number, context, session
+        )
+        self._subscriptions[id_] = subscription
+        topic.subscriptions.append(subscription)
+        topic.durable += qos
+        self.stats.subscriptions += 1
+        return subscription
+
+    def _close(self, subscription: Subscription, reason: DropReason) -> None:
+        topic = subscription.topic
+        subscription.drop_all(reason)
+        del self._subscriptions[subscription.id]
+        topic.subscriptions.remove(subscription)
+        topic.durable -= subscription.qos
+        self.context.timers.cancel(subscription)
+        self.stats.subscriptions -= 1
+        if subscription.qos:
+            self.context.log(Closed(subscription.id, self.context.next_number))
+        self._forget(topic)
+
+    def _park(self, subscription: Subscription, now: float) -> None:
+        subscription.session = None
+        subscription.parked_until = now + self.context.retention.session_expiry_ms / 1000
+        key = subscription.owner, subscription.topic.name
+        self._parked[subscription] = None
+        self._parked_by_key.setdefault(key, OrderedDict())[subscription] = None
+        self.stats.subscriptions_parked += 1
+
+    def _unpark(self, subscription: Subscription) -> None:
+        subscription.parked_until = None
+        key = subscription.owner, subscription.topic.name
+        del self._parked[subscription]
+        del self._parked_by_key[key][subscription]
+        if not self._parked_by_key[key]:
+            del self._parked_by_key[key]
+        self.stats.subscriptions_parked -= 1
+
+    # Delivering and settling
+
+    def _find(self, owner: str, id_: int) -> Subscription | None:
+        subscription = self._subscriptions.get(id_)
+        return subscription if subscription is not None and subscription.owner == owner else None
+
+    def take(self, owner: str, id_: int, session: object, now: float) -> Taken | None:
+        """The next message of a subscription for a connection of its owner, if there is one.
+
+        Until it is settled, or comes back, the connection holds it.
+        """
+        subscription = self._find(owner, id_)
+        return None if subscription is None else subscription.take(session, now)
+
+    def accept(self, owner: str, id_: int, tag: int) -> None:
+        """Settle one delivery. Raises NotFound for an unknown or settled tag, or subscription."""
+        subscription = self._find(owner, id_)
+        if subscription is None or not subscription.accept(tag):
+            raise NotFound(404, "unknown subscription or delivery tag")
+
+    def disconnect(self, session: object, subscriptions: Iterable[int], now: float) -> None:
+        """A connection ended. `subscriptions` are those that it made, took over or took from.
+
+        What it held comes back; its QoS 0 subscriptions end, its QoS 1 subscriptions are parked.
+        """
+        for id_ in subscriptions:
+            subscription = self._subscriptions.get(id_)
+            if subscription is None:
+                continue
+            subscription.release(session, now)
+            if subscription.session is not session:
+                continue
+            if subscription.qos:
+                self._park(subscription, now)
+            else:
+                self._close(subscription, DropReason.DISCONNECTED)
+
+    # Time
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do, if ever."""
+        times = [time for time in (self.context.timers.next, self._next_expiry) if time is not None]
+        return min(times, default=None)
+
+    @property
+    def _next_expiry(self) -> float | None:
+        oldest = next(iter(self._parked), None)
+        return None if oldest is None else oldest.parked_until
+
+    def tick(self, now: float) -> None:
+        """Do everything that is due: retries, expiries, the end of parked subscriptions."""
+        for timed in self.context.timers.run(now):
+            if isinstance(timed, Topic):
+                self._forget(timed)
+        while (time := self._next_expiry) is not None and time <= now:
+            oldest = next(iter(self._parked))
+            self._unpark(oldest)
+            self._close(oldest, DropReason.SUBSCRIPTION_EXPIRED)
+
+    # Watching
+
+    def backlogs(self, limit: int, now: float) -> list[Backlog]:
+        """The `limit` subscriptions with the most messages; it walks no messages."""
+        largest = nlargest(limit, self._subscriptions.values(), key=lambda s: s.held)
+        return [subscription.backlog(now) for subscription in largest]

@@ -1,0 +1,41 @@
+"""What every part of one broker shares: its settings, its counts, its timers and its journal."""
+
+from __future__ import annotations
+
+import attrs
+
+from blipmq.broker.limits import Delivery, Limits, Retention
+from blipmq.broker.retry import Timers, backoff
+from blipmq.broker.stats import Stats
+from blipmq.wal.record import Fact
+
+
+@attrs.define(eq=False)
+class Context:
+    """`journal` gathers, in order, the facts that are to be logged; None when there is no log."""
+
+    limits: Limits
+    retention: Retention
+    delivery: Delivery
+    stats: Stats
+    journal: list[Fact] | None
+    timers: Timers = attrs.Factory(Timers)
+    next_number: int = 1
+
+    def log(self, fact: Fact) -> None:
+        if self.journal is not None:
+            self.journal.append(fact)
+
+    def give_number(self, count: int = 1) -> int:
+        """The first of `count` numbers that were never given out before."""
+        first = self.next_number
+        self.next_number += count
+        return first
+
+    def backoff(self, attempt: int) -> float:
+        """Seconds that a delivery may stay unsettled."""
+        return backoff(self.delivery.retry_backoff_ms, attempt)
+
+    @property
+    def max_attempts(self) -> int:
+        return max(1, self.delivery.max_retries)

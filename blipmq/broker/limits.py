@@ -1,0 +1,53 @@
+"""What the operator may bound. Sizes are in bytes, times in milliseconds, the rest are counts."""
+
+from __future__ import annotations
+
+import attrs
+
+MiB = 1024 * 1024
+
+
+@attrs.frozen
+class Limits:
+    """Bounds on what clients may hold or ask for; every one is counted when it is met."""
+
+    max_connections: int = 10_000
+    """Connections open at once; one more is closed as soon as it is accepted."""
+    max_auth_failures: int = 10
+    """Failed AUTHs on one connection before it is closed."""
+    handshake_timeout_ms: int = 10_000
+    """From the accepted connection to the accepted AUTH."""
+    max_topics: int = 100_000
+    max_subscriptions: int = 100_000
+    """Subscriptions of the whole broker, parked ones included."""
+    max_subscriptions_per_connection: int = 1_024
+    queue_capacity: int = 1_024
+    """Messages, waiting and unsettled together, that a version 1 subscription holds."""
+    queue_bytes: int = 64 * MiB
+    """Bytes of waiting messages that a version 1 subscription holds."""
+    max_memory_bytes: int = 1_024 * MiB
+    """Bytes of messages held in memory; a publish that would pass it is refused."""
+    output_buffer_bytes: int = 1 * MiB
+    """Replies waiting to be sent on a connection before its requests are no longer read."""
+
+
+@attrs.frozen
+class Retention:
+    """How long messages and subscriptions are kept."""
+
+    kept_messages: int = 1_024
+    """QoS 1 messages kept per topic while no QoS 1 subscription exists."""
+    session_expiry_ms: int = 3_600_000
+    """How long a parked version 1 QoS 1 subscription waits to be taken over."""
+    message_ttl_ms: int = 0
+    """Age at which an undelivered or unsettled message expires; 0: never."""
+
+
+@attrs.frozen
+class Delivery:
+    """How unsettled QoS 1 messages are retried."""
+
+    max_retries: int = 3
+    """Deliveries in all, the first included; 0 and 1 both mean a single one."""
+    retry_backoff_ms: int = 100
+    """Doubled with every attempt after the first."""

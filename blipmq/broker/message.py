@@ -1,0 +1,143 @@
+"""What the broker holds of messages: nodes of a topic's list, and deliveries that wait."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+
+import attrs
+
+from blipmq.broker.stats import Stats
+from blipmq.protocol.run import Run
+
+NEVER = float("inf")
+OVERHEAD_BYTES = 512
+"""What a run costs in memory besides its frames, roughly: it bounds floods of tiny messages."""
+
+
+@attrs.define(eq=False)
+class Charge:
+    """Counts in `stats.memory_bytes` for as long as the run that holds it is referred to."""
+
+    stats: Stats
+    bytes: int
+
+    def __attrs_post_init__(self) -> None:
+        self.stats.memory_bytes += self.bytes
+
+    def __del__(self) -> None:
+        self.stats.memory_bytes -= self.bytes
+
+
+@attrs.define(eq=False)
+class Node:
+    """One run in a topic's list.
+
+    The list ends in a node without a run, which the next publish fills; so a cursor at the end
+    holds no message. A node in the middle without a run is one whose commit failed.
+    `messages_before` and `bytes_before` count what came before it in the topic.
+    """
+
+    messages_before: int
+    bytes_before: int
+    run: Run | None = None
+    next: Node | None = None
+    committed: bool = False
+    arrived: float = 0.0
+    expires: float = NEVER
+
+    @property
+    def count(self) -> int:
+        return 0 if self.run is None else self.run.count
+
+    @property
+    def size(self) -> int:
+        return 0 if self.run is None else self.run.size
+
+
+@attrs.define(eq=False)
+class Delivery:
+    """Numbers first to last of one run, delivered `attempt` times to one subscription.
+
+    `holder` is the session that has it, until `deadline`; None: it waits to be delivered again,
+    or, with attempt 0, for the first time, in the place of a message that arrived at `since`.
+    """
+
+    first: int
+    last: int
+    run: Run
+    attempt: int
+    expires: float
+    arrived: float
+    deadline: float = NEVER
+    since: float = attrs.field()
+    holder: object | None = None
+
+    @since.default
+    def _since(self) -> float:
+        return self.arrived
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+    @property
+    def size(self) -> int:
+        base, offsets = self.run.first, self.run.offsets
+        return offsets[self.last - base + 1] - offsets[self.first - base]
+
+    def split(self, first: int) -> Delivery:
+        """Cut this one off before `first`, and return the rest, from `first` on."""
+        assert self.first < first <= self.last
+        rest = attrs.evolve(self, first=first)
+        self.last = first - 1
+        return rest
+
+
+def _first(delivery: Delivery) -> int:
+    return delivery.first
+
+
+@attrs.define(eq=False)
+class DeliveryTable:
+    """Deliveries by number; no two overlap. Counts their messages and bytes."""
+
+    _sorted: list[Delivery] = attrs.Factory(list)
+    messages: int = 0
+    bytes: int = 0
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return iter(self._sorted)
+
+    def __bool__(self) -> bool:
+        return bool(self._sorted)
+
+    @property
+    def lowest(self) -> Delivery | None:
+        return self._sorted[0] if self._sorted else None
+
+    def add(self, delivery: Delivery) -> None:
+        self.messages += delivery.count
+        self.bytes += delivery.size
+        if not self._sorted or self._sorted[-1].first < delivery.first:
+            self._sorted.append(delivery)
+        else:
+            insort(self._sorted, delivery, key=_first)
+
+    def remove(self, delivery: Delivery) -> None:
+        at = bisect_left(self._sorted, delivery.first, key=_first)
+        assert self._sorted[at] is delivery
+        del self._sorted[at]
+        self.messages -= delivery.count
+        self.bytes -= delivery.size
+
+    def overlapping(self, first: int, last: int) -> list[Delivery]:
+        """Those that hold any number in first to last. The cost follows what is found."""
+        items = self._sorted
+        start = bisect_right(items, first, key=_first)
+        if start and items[start - 1].last >= first:
+            start -= 1
+        stop = start
+        while stop < len(items) and items[stop].first <= last:
+            stop += 1
+        return items[start:stop]

@@ -1,0 +1,339 @@
+"""The protocol rules of one connection: what a frame means in which state, and what it is answered.
+
+Synchronous: bytes go into `decoder`, `advance` carries out what they ask for, replies gather in
+`out`. The connection's tasks only move bytes and wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+import attrs
+
+from blipmq.broker.broker import Broker
+from blipmq.broker.stats import CloseReason
+from blipmq.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    FramingError,
+    LimitExceeded,
+    Refused,
+    TooLarge,
+    UnsupportedVersion,
+)
+from blipmq.protocol import encoder
+from blipmq.protocol.decoder import Decoder
+from blipmq.protocol.frames import (
+    ACK,
+    AUTH,
+    HELLO,
+    LENGTH_MAX,
+    LENGTH_MAX_PUBLISH,
+    LENGTH_MAX_UNAUTHENTICATED,
+    NACK,
+    PING,
+    POLL,
+    PONG,
+    PUBLISH,
+    SUBSCRIBE,
+    TYPES,
+    U16,
+    U64,
+    Frame,
+)
+from blipmq.protocol.run import Run
+
+VERSIONS: Final = (1,)
+"""Protocol versions that are spoken."""
+
+
+class State(Enum):
+    """How far the handshake has come."""
+
+    CONNECTED = "connected"
+    GREETED = "greeted"
+    """HELLO was accepted."""
+    READY = "ready"
+    """AUTH was accepted."""
+
+
+@attrs.define(eq=False)
+class Session:
+    """One connection's conversation with the broker.
+
+    `authenticate` gives the key id of an API key, or None. `on_progress` is called when something
+    that `advance` waited for may have come: the commit of what this connection published.
+    """
+
+    broker: Broker
+    authenticate: Callable[[bytes], str | None]
+    on_progress: Callable[[], None]
+    decoder: Decoder = attrs.Factory(lambda: Decoder(LENGTH_MAX_UNAUTHENTICATED))
+    state: State = State.CONNECTED
+    owner: str = ""
+    close_reason: CloseReason | None = None
+    """Why this connection is to be closed, once its replies are sent; None: it is not."""
+    uncommitted: int = 0
+    """Runs of this connection that are not committed yet."""
+    _out: list[bytes] = attrs.Factory(list)
+    _out_bytes: int = 0
+    _stalled: Frame | None = None
+    _auth_failures: int = 0
+    _own: int = 0
+    _subscriptions: dict[int, None] = attrs.Factory(dict)
+
+    # Bytes
+
+    def advance(self, now: float) -> bool:
+        """Carry out the requests that were received, in order.
+
+        Returns True when all were: more bytes are needed. False: it has to wait, for room for
+        replies (see `take_output`) or for a commit (see `on_progress`), and is to be called again.
+        Raises FramingError where the bytes are no frame; everything before was carried out.
+        """
+        while self.close_reason is None:
+            if self._out_bytes >= self.broker.limits.output_buffer_bytes:
+                return False
+            item: Run | Frame | None = self._stalled
+            if item is None:
+                item = self._next()
+            if item is None:
+                return True
+            if self.uncommitted and isinstance(item, Frame) and item.type == POLL:
+                self._stalled = item
+                return False
+            self._stalled = None
+            self._handle(item, now)
+        return True
+
+    def _next(self) -> Run | Frame | None:
+        try:
+            return self.decoder.next()
+        except FramingError:
+            self.broker.stats.framing_errors += 1
+            raise
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self._out)
+
+    def take_output(self) -> list[bytes]:
+        """The replies that wait to be sent; the caller sends them now."""
+        out, self._out, self._out_bytes = self._out, [], 0
+        return out
+
+    def _reply(self, frame: bytes) -> None:
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+
+    def _refuse(self, correlation_id: int, refused: Refused) -> None:
+        self.broker.stats.nacks[refused.code] += 1
+        self._reply(encoder.nack(correlation_id, refused.code, refused.message))
+
+    def _refuse_run(self, run: Run, refused: Refused) -> None:
+        for correlation_id in run.correlation_ids():
+            self._refuse(correlation_id, refused)
+
+    # Requests
+
+    def _handle(self, item: Run | Frame, now: float) -> None:
+        """A refused request is answered by a NACK, and the conversation goes on."""
+        if isinstance(item, Run):
+            try:
+                self._publish(item, now)
+            except Refused as refused:
+                self._refuse_run(item, refused)
+            return
+        handler = _HANDLERS.get((self.state, item.type), _OTHERWISE[self.state])
+        try:
+            handler(self, item, now)
+        except Refused as refused:
+            self._refuse(item.correlation_id, refused)
+
+    def _publish(self, run: Run, now: float) -> None:
+        if self.state is not State.READY:
+            raise AuthenticationFailed(401, "unauthenticated")
+        self.uncommitted += run.qos
+        try:
+            self.broker.publish(run, self, now)
+        except Refused:
+            self.uncommitted -= run.qos
+            raise
+
+    def on_committed(self, run: Run) -> None:
+        """As `Publisher`."""
+        self.uncommitted -= 1
+        self.on_progress()
+
+    def on_failed(self, run: Run, reason: str) -> None:
+        """As `Publisher`."""
+        self.uncommitted -= 1
+        self._refuse_run(run, Refused(500, f"durable publish failed: {reason}"))
+        self.on_progress()
+
+    def _hello(self, frame: Frame, now: float) -> None:
+        if len(frame.payload) != U16.size:
+            raise BadRequest(400, "invalid HELLO payload")
+        (version,) = U16.unpack(frame.payload)
+        if version not in VERSIONS:
+            raise UnsupportedVersion(426, "unsupported protocol version")
+        self.state = State.GREETED
+        self._reply(encoder.ack(frame.correlation_id))
+
+    def _auth(self, frame: Frame, now: float) -> None:
+        try:
+            owner = self.authenticate(_api_key(frame.payload))
+            if owner is None:
+                raise AuthenticationFailed(401, "invalid API key")
+        except Refused:
+            self._count_auth_failure()
+            raise
+        self.owner = owner
+        self.state = State.READY
+        self.decoder.length_max = LENGTH_MAX
+        self._reply(encoder.ack(frame.correlation_id))
+
+    def _count_auth_failure(self) -> None:
+        stats = self.broker.stats
+        stats.auth_failures += 1
+        self._auth_failures += 1
+        if self._auth_failures > self.broker.limits.max_auth_failures:
+            stats.connections_refused[CloseReason.AUTH_FAILURES] += 1
+            self.close_reason = CloseReason.AUTH_FAILURES
+
+    def _subscribe(self, frame: Frame, now: float) -> None:
+        topic, qos = _subscription(frame.payload)
+        if self._own >= self.broker.limits.max_subscriptions_per_connection:
+            raise LimitExceeded(429, "too many subscriptions")
+        id_ = self.broker.subscribe(self.owner, topic, qos, self, now)
+        self._own += 1
+        self._subscriptions[id_] = None
+        self._reply(encoder.ack(frame.correlation_id, id_))
+
+    def _poll(self, frame: Frame, now: float) -> None:
+        id_ = _subscription_id(frame, "POLL")
+        taken = self.broker.take(self.owner, id_, self, now)
+        if taken is None:
+            return
+        if taken.tag:
+            self._subscriptions[id_] = None
+            self._reply(taken.run.frame(taken.index))
+        else:
+            self._reply(taken.run.reply(taken.index, frame.correlation_id))
+
+    def _ack(self, frame: Frame, now: float) -> None:
+        id_ = _subscription_id(frame, "ACK")
+        self.broker.accept(self.owner, id_, frame.correlation_id)
+
+    def _ping(self, frame: Frame, now: float) -> None:
+        self._reply(encoder.pong(frame.correlation_id))
+
+    def _ignore(self, frame: Frame, now: float) -> None:
+        pass
+
+    def _malformed_publish(self, frame: Frame, now: float) -> None:
+        """Only what is not fit to be part of a run comes here."""
+        payload = frame.payload
+        if len(payload) < 3:
+            raise BadRequest(400, "invalid PUBLISH payload")
+        topic = _topic(payload[1:], "PUBLISH")
+        if not topic:
+            raise BadRequest(400, "empty topic")
+        if payload[0] > 1:
+            raise BadRequest(400, "invalid QoS value")
+        assert frame.length > LENGTH_MAX_PUBLISH
+        raise TooLarge(413, "message too large")
+
+    def _greeted_already(self, frame: Frame, now: float) -> None:
+        raise BadRequest(400, "HELLO already performed")
+
+    def _authenticated_already(self, frame: Frame, now: float) -> None:
+        raise BadRequest(400, "already authenticated")
+
+    def _not_greeted(self, frame: Frame, now: float) -> None:
+        raise BadRequest(400, "HELLO not performed")
+
+    def _unauthenticated(self, frame: Frame, now: float) -> None:
+        raise AuthenticationFailed(401, "unauthenticated")
+
+    # The end
+
+    def end(self, now: float) -> None:
+        """The connection is gone: what it held comes back, its subscriptions are parked or end."""
+        self.broker.disconnect(self, list(self._subscriptions), now)
+        self._subscriptions.clear()
+
+
+_Handler = Callable[[Session, Frame, float], None]
+
+_HANDLERS: Final[dict[tuple[State, int], _Handler]] = {
+    (State.CONNECTED, HELLO): Session._hello,
+    (State.CONNECTED, AUTH): Session._not_greeted,
+    (State.GREETED, HELLO): Session._greeted_already,
+    (State.GREETED, AUTH): Session._auth,
+    (State.READY, HELLO): Session._greeted_already,
+    (State.READY, AUTH): Session._authenticated_already,
+    (State.READY, PUBLISH): Session._malformed_publish,
+    (State.READY, SUBSCRIBE): Session._subscribe,
+    (State.READY, ACK): Session._ack,
+    (State.READY, POLL): Session._poll,
+    (State.READY, PING): Session._ping,
+    (State.READY, PONG): Session._ignore,
+    (State.READY, NACK): Session._ignore,
+}
+_OTHERWISE: Final[dict[State, _Handler]] = {
+    State.CONNECTED: Session._unauthenticated,
+    State.GREETED: Session._unauthenticated,
+    State.READY: Session._ignore,
+}
+assert all((State.READY, type_) in _HANDLERS for type_ in TYPES)
+
+
+def _api_key(payload: bytes) -> bytes:
+    if len(payload) < U16.size or len(payload) != U16.size + U16.unpack_from(payload)[0]:
+        raise BadRequest(400, "invalid AUTH payload")
+    key = payload[U16.size :]
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        raise BadRequest(400, "invalid AUTH payload") from None
+    return key
+
+
+def _topic(data: bytes, request: str) -> bytes:
+    """The topic that `data` begins with, after its length."""
+    (length,) = U16.unpack_from(data)
+    topic = data[U16.size : U16.size + length]
+    try:
+        topic.decode()
+    except UnicodeDecodeError:
+        raise BadRequest(400, f"invalid {request} payload") from None
+    if len(topic) != length:
+        raise BadRequest(400, f"invalid {request} payload")
+    return topic
+
+
+def _subscription(payload: bytes) -> tuple[bytes, int]:
+    """Topic and QoS of a SUBSCRIBE."""
+    if len(payload) < U16.size + 1:
+        raise BadRequest(400, "invalid SUBSCRIBE payload")
+    topic = _topic(payload, "SUBSCRIBE")
+    qos = payload[U16.size + len(topic) :][:1]
+    if not qos:
+        raise BadRequest(400, "invalid SUBSCRIBE payload")
+    if not topic:
+        raise BadRequest(400, "empty topic")
+    if qos[0] > 1:
+        raise BadRequest(400, "invalid QoS value")
+    return topic, qos[0]
+
+
+def _subscription_id(frame: Frame, request: str) -> int:
+    if len(frame.payload) != U64.size:
+        raise BadRequest(400, f"invalid {request} payload")
+    id_ = int(U64.unpack(frame.payload)[0])
+    if not id_:
+        raise BadRequest(400, "subscription_id must be non-zero")
+    return id_

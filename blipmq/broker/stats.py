@@ -1,0 +1,129 @@
+"""What the broker and the daemon count: plain numbers, changed where the thing happens.
+
+Knows nothing of Prometheus, of tasks or of time. Counters only grow; gauges are set, or moved up
+and down, by whoever owns what they measure. Every dict holds all of its keys from the start, so
+a count of something that has no key is a `KeyError`, not a new label.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import attrs
+
+
+class DropReason(StrEnum):
+    """Why a message that was accepted is not delivered to a subscription, or is kept no longer."""
+
+    CAPACITY = "capacity"
+    """The subscription held as many messages as it may; its oldest went."""
+    BYTES = "bytes"
+    """The subscription held as many bytes as it may; its oldest went."""
+    KEPT = "kept"
+    """No QoS 1 subscription came for it before newer messages took its place."""
+    MAX_RETRIES = "max_retries"
+    """Delivered as often as allowed, and there are no dead letters for it to go to."""
+    QOS0 = "qos0"
+    """QoS 0, and the subscription had fallen behind what memory holds."""
+    MEMORY = "memory"
+    """QoS 0, and the broker held as many bytes of messages as it may."""
+    DRAINING = "draining"
+    """QoS 0, published while the daemon was shutting down."""
+    COMMIT_FAILED = "commit_failed"
+    """The log did not take it; a QoS 1 publish is answered by a NACK as well."""
+    NO_SUBSCRIBER = "no_subscriber"
+    """QoS 0, and nobody subscribed to the topic."""
+    DISCONNECTED = "disconnected"
+    """It waited in a QoS 0 subscription whose connection ended."""
+    SUBSCRIPTION_EXPIRED = "subscription_expired"
+    """It waited in a parked subscription that nobody took over in time."""
+    DEAD_LETTERS_FULL = "dead_letters_full"
+    """The oldest of a `$dead.` topic that was full."""
+
+
+class CloseReason(StrEnum):
+    """Why the daemon closed a connection for the sake of a limit."""
+
+    LIMIT = "limit"
+    """It was one more than `max_connections`."""
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    """It had not authenticated within `handshake_timeout_ms`."""
+    AUTH_FAILURES = "auth_failures"
+    """It sent more than `max_auth_failures` wrong API keys."""
+
+
+NACK_CODES: Final = (400, 401, 403, 404, 413, 426, 429, 500, 503)
+"""Every code that a NACK of this broker carries; `blipmq.errors` says what each means."""
+
+
+def _by_qos() -> list[int]:
+    return [0, 0]
+
+
+def _by_drop_reason() -> dict[DropReason, int]:
+    return dict.fromkeys(DropReason, 0)
+
+
+def _by_close_reason() -> dict[CloseReason, int]:
+    return dict.fromkeys(CloseReason, 0)
+
+
+def _by_nack_code() -> dict[int, int]:
+    return dict.fromkeys(NACK_CODES, 0)
+
+
+@attrs.define
+class Stats:
+    """The counters and gauges of one broker. A plural noun that can fall is a gauge."""
+
+    topics: int = 0
+    subscriptions: int = 0
+    """Subscriptions that exist, parked ones included."""
+    subscriptions_parked: int = 0
+    connections: int = 0
+    inflight: int = 0
+    """Deliveries of QoS 1 that are not settled yet, of all subscriptions."""
+    memory_bytes: int = 0
+    """Bytes of messages held in memory."""
+
+    published: list[int] = attrs.field(factory=_by_qos)
+    """Publishes accepted, indexed by the publisher's QoS."""
+    delivered: list[int] = attrs.field(factory=_by_qos)
+    """Deliveries, redeliveries included, indexed by their QoS."""
+    redelivered: int = 0
+    expired: int = 0
+    dead_lettered: int = 0
+    dropped: dict[DropReason, int] = attrs.field(factory=_by_drop_reason)
+
+    nacks: dict[int, int] = attrs.field(factory=_by_nack_code)
+    """NACKs sent, by code."""
+    auth_failures: int = 0
+    framing_errors: int = 0
+    connections_refused: dict[CloseReason, int] = attrs.field(factory=_by_close_reason)
+    log_lines_suppressed: int = 0
+
+    wal_appends: int = 0
+    """Records appended to the log."""
+    wal_bytes: int = 0
+    """Bytes appended to the log."""
+    wal_segments: int = 0
+    """Segments that exist now: a gauge."""
+    wal_torn_tails: int = 0
+    """Incomplete last records that were cut off at the start."""
+    wal_replayed_messages: int = 0
+    """Messages that were read back from the log at the start."""
+
+
+@attrs.frozen
+class Backlog:
+    """What one subscription has not settled yet: the waiting messages and the unsettled ones.
+
+    `subscription` and `topic` may hold anything that a client chose.
+    """
+
+    subscription: str
+    topic: str
+    messages: int
+    bytes: int
+    oldest_age_seconds: float
