@@ -1,0 +1,28 @@
+"""The configuration of the daemon: file (TOML or YAML), then environment, into attrs classes.
+
+Nothing here looks at the machine: whether a port is free or a path can be written is found
+out by who uses it. The value of an API key appears in no error and no repr.
+"""
+
+from blipmq.config.load import config_file, load_config
+from blipmq.config.settings import (
+    Config,
+    LoggingSettings,
+    MetricsSettings,
+    ShutdownSettings,
+    WalSettings,
+    environment_variable,
+    settings,
+)
+
+__all__ = [
+    "Config",
+    "WalSettings",
+    "ShutdownSettings",
+    "LoggingSettings",
+    "MetricsSettings",
+    "config_file",
+    "load_config",
+    "settings",
+    "environment_variable",
+]

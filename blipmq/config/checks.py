@@ -1,0 +1,171 @@
+"""What values a setting may have, and cattrs hooks that see to it.
+
+A hook raises `ValueError`, whose text says what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal, get_args, get_origin, get_type_hints
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_structure_fn, override
+
+from blipmq.config.settings import Config, tables
+from blipmq.wal import policy
+from blipmq.wal.policy import FsyncPolicy
+
+_MAX_API_KEY_BYTES: Final = 65_535  # AUTH carries its length in 16 bits
+
+_RANGES: Final[dict[str, tuple[int, int | None]]] = {
+    "port": (0, 65_535),
+    "metrics_port": (0, 65_535),
+    "max_retries": (0, 65_535),
+    "limits.max_auth_failures": (0, None),
+    "retention.kept_messages": (0, None),
+    "retention.session_expiry_ms": (0, None),
+    "retention.message_ttl_ms": (0, None),
+    "wal.segment_bytes": (4_096, None),
+    "wal.settle_flush_ms": (0, None),
+    "shutdown.drain_timeout_ms": (0, None),
+    "shutdown.linger_timeout_ms": (0, None),
+    "metrics.max_labelled_subscriptions": (0, None),
+}
+"""Smallest and largest value of the integers whose range is not 1 and up."""
+
+
+def describe(value: object) -> str:
+    """How an error shows `value`: in a few words, and tables and lists without what they hold."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a table"
+        case list():
+            return "a list"
+        case _:
+            return repr(value)
+
+
+def _expected(expected: str, found: object) -> ValueError:
+    return ValueError(f"expected {expected}, found {describe(found)}")
+
+
+Check = Callable[[object, object], object]
+"""What cattrs calls for one setting: the raw value and the type, to the value or `ValueError`."""
+
+
+def _check(key: str, its_type: type) -> Check:
+    if get_origin(its_type) is Literal:
+        return _one_of(get_args(its_type))
+    if get_origin(its_type) is tuple:
+        return _api_keys
+    if its_type is int:
+        return _integer(*_RANGES.get(key, (1, None)))
+    if its_type is bool:
+        return _boolean
+    if its_type is FsyncPolicy:
+        return _fsync_policy
+    return _text if key == "wal_path" else _text_not_empty
+
+
+def _integer(least: int, most: int | None) -> Check:
+    expected = f"an integer from {least} to {most}" if most else f"an integer, {least} or more"
+
+    def check(value: object, _: object) -> int:
+        # bool is a subclass of int, and no number to a user
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _expected(expected, value)
+        if value < least or (most is not None and value > most):
+            raise _expected(expected, value)
+        return value
+
+    return check
+
+
+def _one_of(choices: tuple[str, ...]) -> Check:
+    def check(value: object, _: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise _expected(f"one of {', '.join(choices)}", value)
+        return value
+
+    return check
+
+
+def _boolean(value: object, _: object) -> bool:
+    if not isinstance(value, bool):
+        raise _expected("true or false", value)
+    return value
+
+
+def _text(value: object, _: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise _expected("a string", value)
+    return value
+
+
+def _text_not_empty(value: object, its_type: object) -> str:
+    if value == "":
+        raise _expected("a string that is not empty", value)
+    return _text(value, its_type)
+
+
+def _fsync_policy(value: object, _: object) -> FsyncPolicy:
+    if not isinstance(value, str):
+        raise _expected(policy.EXPECTED, value)
+    return FsyncPolicy.parse(value)
+
+
+def _api_keys(value: object, _: object) -> tuple[str, ...]:
+    expected = f"a list of strings of 1 to {_MAX_API_KEY_BYTES} bytes"
+    if not isinstance(value, list):
+        raise ValueError(f"expected {expected}, found no list")
+    for place, key in enumerate(value, start=1):
+        if not _is_api_key(key):
+            raise ValueError(f"expected {expected}, found another value at place {place}")
+    return tuple(value)
+
+
+def _is_api_key(value: object) -> bool:
+    try:
+        return isinstance(value, str) and 0 < len(value.encode()) <= _MAX_API_KEY_BYTES
+    except UnicodeEncodeError:  # what a variable that is not UTF-8 is read as
+        return False
+
+
+def _table(name: str, table: type) -> Check:
+    def check(value: object, _: object) -> object:
+        if value is None:  # in YAML, a table whose settings are all commented out
+            value = {}
+        if not isinstance(value, dict):
+            raise _expected(f"a table [{name}]", value)
+        return CONVERTER.structure(value, table)
+
+    return check
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+
+    def register(table: type[attrs.AttrsInstance], prefix: str) -> None:
+        inner = tables(table)
+        overrides = {}
+        for name, its_type in get_type_hints(table).items():
+            if name in inner:
+                register(its_type, f"{name}.")
+                check = _table(name, its_type)
+            else:
+                check = _check(prefix + name, its_type)
+            overrides[name] = override(struct_hook=check)
+        # mypy takes the names of settings for options of cattrs, which begin with _cattrs
+        hook = make_dict_structure_fn(table, converter, **overrides)  # type: ignore[arg-type]
+        converter.register_structure_hook(table, hook)
+
+    register(Config, "")
+    return converter
+
+
+CONVERTER: Final = _converter()

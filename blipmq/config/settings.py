@@ -1,0 +1,124 @@
+"""Every setting: its name, type, default and unit. What values it may have is in `checks`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal, get_type_hints
+
+import attrs
+
+from blipmq.broker.limits import Delivery, Limits, MiB, Retention
+from blipmq.wal.policy import FsyncPolicy
+
+ENVIRONMENT_PREFIX: Final = "BLIPMQ_"
+
+
+@attrs.frozen
+class WalSettings:
+    """How the write-ahead log is written."""
+
+    segment_bytes: int = 64 * MiB
+    """Size at which a segment ends and the next one begins."""
+    settle_flush_ms: int = 50
+    """How long settlements may wait for others before they are written."""
+    fsync_max_delay_ms: int = 200
+    """Under `every_n`: the longest that a written message waits for its fsync."""
+    queue_batches: int = 64
+    """Batches that wait for the writer before readers have to."""
+
+
+@attrs.frozen
+class ShutdownSettings:
+    """How long a graceful shutdown takes at most."""
+
+    drain_timeout_ms: int = 2_000
+    """How long clients may still settle what they hold."""
+    linger_timeout_ms: int = 2_000
+    """How long the last replies and deliveries may take to be sent."""
+
+
+@attrs.frozen
+class LoggingSettings:
+    """What is logged, and in which form."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe lines that are written."""
+    format: Literal["console", "json"] = "console"
+    """For people, or one JSON object a line."""
+
+
+@attrs.frozen
+class MetricsSettings:
+    """What the metrics endpoint reports."""
+
+    max_labelled_subscriptions: int = 100
+    """Subscriptions that have a series of their own; those beyond are summed up in one."""
+
+
+@attrs.frozen
+class Config:
+    """All settings of a daemon, validated if they come from `load_config`."""
+
+    bind_addr: str = "127.0.0.1"
+    """Address that clients connect to."""
+    port: int = 5555
+    """TCP port of the broker; 0 picks a free one."""
+    metrics_addr: str = "127.0.0.1"
+    """Address of the metrics and health endpoint."""
+    metrics_port: int = 9100
+    """TCP port of the metrics and health endpoint; 0 picks a free one."""
+    wal_path: str = "blipmq.wal"
+    """Directory of the write-ahead log; empty: no log, everything in memory."""
+    fsync_policy: FsyncPolicy = FsyncPolicy("always")
+    """When the log is fsynced."""
+    max_retries: int = 3
+    """Deliveries of a QoS 1 message in all; 0 and 1 both mean a single one."""
+    retry_backoff_ms: int = 100
+    """Pause before the first redelivery; doubled with every further one."""
+    allowed_api_keys: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """The API keys that clients may present; with none nobody gets in."""
+    enable_trio_console: bool = False
+    """Whether SIGUSR1 writes the tree of running tasks to standard error."""
+    limits: Limits = Limits()
+    retention: Retention = Retention()
+    wal: WalSettings = WalSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+    logging: LoggingSettings = LoggingSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    @property
+    def delivery(self) -> Delivery:
+        """The retry settings, as the broker takes them."""
+        return Delivery(max_retries=self.max_retries, retry_backoff_ms=self.retry_backoff_ms)
+
+
+OLDER_NAMES: Final = {"enable_tokio_console": "enable_trio_console"}
+"""Keys that are still accepted, with what they are called now."""
+
+
+def tables(table: type) -> dict[str, type]:
+    """The tables that are settings of `table`, by their names."""
+    return {
+        name: its_type
+        for name, its_type in get_type_hints(table).items()
+        if attrs.has(its_type) and its_type is not FsyncPolicy
+    }
+
+
+def settings() -> dict[str, type]:
+    """Every setting by its key, `table.key` inside a table, with its type."""
+    return dict(_settings(Config, ""))
+
+
+def _settings(table: type, prefix: str) -> Iterator[tuple[str, type]]:
+    inner = tables(table)
+    for name, its_type in get_type_hints(table).items():
+        if name in inner:
+            yield from _settings(its_type, f"{name}.")
+        else:
+            yield prefix + name, its_type
+
+
+def environment_variable(key: str) -> str:
+    """The variable that sets `key`: `BLIPMQ_LIMITS_MAX_TOPICS` for `limits.max_topics`."""
+    return ENVIRONMENT_PREFIX + key.replace(".", "_").upper()
