@@ -1,0 +1,1 @@
+"""Waiting: the tasks of the daemon, one file each, and the order in which they end."""

@@ -1,0 +1,103 @@
+"""A connection: a reader and a writer in a nursery of their own, from accept to close."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from blipmq.broker.session import Session
+from blipmq.broker.stats import CloseReason
+from blipmq.errors import FramingError
+from blipmq.nursery.bell import Bell
+from blipmq.nursery.reader import read
+from blipmq.nursery.state import DaemonState
+from blipmq.nursery.writer import write
+
+_DRAIN_BYTES = 64 * 1024
+
+
+@attrs.define(eq=False)
+class Connection:
+    """One client's connection. `stop` lets it send what waits and close."""
+
+    state: DaemonState
+    stream: trio.abc.Stream
+    peer: str
+    incoming: Bell = attrs.Factory(Bell)
+    outgoing: Bell = attrs.Factory(Bell)
+    ended: trio.Event = attrs.Factory(trio.Event)
+    session: Session = attrs.field()
+    _reading: trio.CancelScope = attrs.Factory(trio.CancelScope)
+
+    @session.default
+    def _session(self) -> Session:
+        return Session(self.state.broker, self.state.keys.authenticate, self._progress)
+
+    def _progress(self) -> None:
+        self.incoming.ring()
+        if self.session.has_output:
+            self.outgoing.ring()
+
+    def stop(self) -> None:
+        """Read no more; send the replies that wait, then close."""
+        self._reading.cancel()
+
+    async def run(self) -> None:
+        """Serve the client until either side ends it, then give back what it held."""
+        state = self.state
+        state.connections.add(self)
+        state.stats.connections += 1
+        try:
+            await self._converse()
+        finally:
+            state.connections.discard(self)
+            state.stats.connections -= 1
+            self.session.end(trio.current_time())
+            state.look()
+            await trio.aclose_forcefully(self.stream)
+
+    async def _converse(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write, nursery.cancel_scope)
+            await self._read(nursery.cancel_scope)
+            linger = self.state.config.shutdown.linger_timeout_ms / 1000
+            nursery.cancel_scope.deadline = trio.current_time() + linger
+            self.ended.set()
+            self.outgoing.ring()
+
+    async def _read(self, conversation: trio.CancelScope) -> None:
+        state = self.state
+        timeout = state.config.limits.handshake_timeout_ms / 1000
+        handshake = trio.CancelScope(deadline=trio.current_time() + timeout)
+        try:
+            with self._reading, handshake:
+                await read(
+                    state, self.session, self.stream, handshake, self.incoming, self.outgoing
+                )
+        except FramingError as error:
+            state.warn("framing error", "framing error", peer=self.peer, error=str(error))
+        except trio.BrokenResourceError:
+            conversation.cancel()
+        if handshake.cancelled_caught:
+            state.stats.connections_refused[CloseReason.HANDSHAKE_TIMEOUT] += 1
+            state.warn("handshake timeout", "handshake timeout", peer=self.peer)
+        elif self.session.close_reason is CloseReason.AUTH_FAILURES:
+            state.warn("auth failures", "too many failed AUTHs", peer=self.peer)
+
+    async def _write(self, conversation: trio.CancelScope) -> None:
+        try:
+            await write(self.session, self.stream, self.incoming, self.outgoing, self.ended)
+            await self._take_leave()
+        except trio.BrokenResourceError:
+            conversation.cancel()
+
+    async def _take_leave(self) -> None:
+        """Say that no more comes, and let the client read it.
+
+        Closing while bytes that it sent are unread would reset the connection, and the reset could
+        overtake the last replies.
+        """
+        if isinstance(self.stream, trio.abc.HalfCloseableStream):
+            await self.stream.send_eof()
+            while await self.stream.receive_some(_DRAIN_BYTES):
+                pass

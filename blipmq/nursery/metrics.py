@@ -1,0 +1,425 @@
+"""What the daemon tells its operator over HTTP: `/metrics`, `/healthz` and `/readyz`.
+
+Owns the names of the metrics and the HTTP connections. Reads the counters of the broker at the
+moment of a scrape and decides nothing. `docs/metrics.md` is the reference of the names.
+
+The HTTP is hypercorn's, connection by connection: its own accept loop sets no bound on the number
+of connections, lets one that fails (a path that is not ASCII is enough) take the others down, and
+sends shielded from cancellation, so that a client which does not read could keep the daemon from
+stopping.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Final
+
+import attrs
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from blipmq.broker.stats import Backlog, Stats
+from blipmq.errors import ConfigError
+
+PREFIX: Final = "blipmq_"
+REST: Final = "rest"
+"""The `subscription` label of all that have no row of their own; its `topic` is empty, which that
+of a subscription never is."""
+LABEL_CHARACTERS: Final = 128
+"""A label value that a client chose is cut to this length."""
+
+CONNECTIONS_MAX: Final = 32
+"""HTTP connections open at once; one more is closed as soon as it is accepted."""
+CONNECTION_SECONDS: Final = 15.0
+"""From the accepted connection to the end of its one response; what takes longer is closed."""
+REQUEST_SECONDS: Final = 5
+"""From the accepted connection to the end of the request's headers."""
+REQUEST_BYTES: Final = 16 * 1024
+"""The largest head of a request."""
+
+FSYNC_BUCKETS_SECONDS: Final = (
+    0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005,
+    0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
+)  # fmt: skip
+
+_TEXT: Final = b"text/plain; charset=utf-8"
+_EXPOSITION: Final = b"text/plain; version=0.0.4; charset=utf-8"
+
+_logger = logging.getLogger(__name__)
+
+Backlogs = Callable[[int], Iterable[Backlog]]
+"""Called with how many rows get labels of their own; gives those with the most messages first. Rows
+beyond that many are added up, so one more may sum up all others. It must not walk messages."""
+
+Readiness = Callable[[], str | None]
+"""None when the daemon takes messages, else the reason why it does not."""
+
+_GAUGES: Final[tuple[tuple[str, str, Callable[[Stats], int]], ...]] = (
+    ("topics", "Topics that exist.", lambda stats: stats.topics),
+    ("subscriptions", "Subscriptions, parked ones included.", lambda stats: stats.subscriptions),
+    (
+        "subscriptions_parked",
+        "Version 1 QoS 1 subscriptions that wait to be taken over.",
+        lambda stats: stats.subscriptions_parked,
+    ),
+    ("connections", "Connections of clients.", lambda stats: stats.connections),
+    (
+        "messages_inflight",
+        "QoS 1 deliveries that are not settled yet.",
+        lambda stats: stats.inflight,
+    ),
+    ("memory_bytes", "Bytes of messages held in memory.", lambda stats: stats.memory_bytes),
+    ("wal_segments", "Segments of the log.", lambda stats: stats.wal_segments),
+)
+
+_COUNTERS: Final[tuple[tuple[str, str, Callable[[Stats], int]], ...]] = (
+    (
+        "messages_redelivered",
+        "Deliveries of a message that was delivered before.",
+        lambda stats: stats.redelivered,
+    ),
+    ("messages_expired", "Messages whose TTL ended.", lambda stats: stats.expired),
+    (
+        "messages_dead_lettered",
+        "Messages that went to the dead letters.",
+        lambda stats: stats.dead_lettered,
+    ),
+    ("auth_failures", "AUTHs with an unknown API key.", lambda stats: stats.auth_failures),
+    (
+        "framing_errors",
+        "Connections closed because what came was no frame.",
+        lambda stats: stats.framing_errors,
+    ),
+    (
+        "log_lines_suppressed",
+        "Log lines left out to bound their rate.",
+        lambda stats: stats.log_lines_suppressed,
+    ),
+    ("wal_appends", "Records appended to the log.", lambda stats: stats.wal_appends),
+    ("wal_bytes", "Bytes appended to the log.", lambda stats: stats.wal_bytes),
+    (
+        "wal_torn_tails",
+        "Incomplete last records cut off at the start.",
+        lambda stats: stats.wal_torn_tails,
+    ),
+    (
+        "wal_replayed_messages",
+        "Messages read back from the log at the start.",
+        lambda stats: stats.wal_replayed_messages,
+    ),
+)
+
+_LABELLED_COUNTERS: Final[
+    tuple[tuple[str, str, str, Callable[[Stats], Iterable[tuple[object, int]]]], ...]
+] = (
+    (
+        "messages_published",
+        "Publishes accepted.",
+        "qos",
+        lambda stats: enumerate(stats.published),
+    ),
+    (
+        "messages_delivered",
+        "Deliveries, redeliveries included.",
+        "qos",
+        lambda stats: enumerate(stats.delivered),
+    ),
+    (
+        "messages_dropped",
+        "Accepted messages that a subscription lost, or that were kept no longer.",
+        "reason",
+        lambda stats: stats.dropped.items(),
+    ),
+    ("nack", "NACKs sent.", "code", lambda stats: stats.nacks.items()),
+    (
+        "connections_refused",
+        "Connections closed for the sake of a limit.",
+        "reason",
+        lambda stats: stats.connections_refused.items(),
+    ),
+)
+
+
+def label(text: str) -> str:
+    """The text as a label value: bounded, of printable characters, and one that encodes."""
+    if len(text) > LABEL_CHARACTERS:
+        text = text[: LABEL_CHARACTERS - 1] + "…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+@attrs.frozen(eq=False)
+class StatsCollector(Collector):
+    """Reads the counters, and the backlogs of a bounded number of subscriptions, at each scrape.
+
+    A series never comes twice, whatever clients name their topics: rows that have the same labels
+    are added up.
+    """
+
+    stats: Stats
+    backlogs: Backlogs
+    max_labelled_subscriptions: int
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text, read in _GAUGES:
+            yield GaugeMetricFamily(PREFIX + name, text, value=read(self.stats))
+        for name, text, read in _COUNTERS:
+            yield CounterMetricFamily(PREFIX + name, text, value=read(self.stats))
+        for name, text, key, read_all in _LABELLED_COUNTERS:
+            counter = CounterMetricFamily(PREFIX + name, text, labels=[key])
+            for value, count in read_all(self.stats):
+                counter.add_metric([str(value)], count)
+            yield counter
+        yield from self._collect_backlogs()
+
+    def _collect_backlogs(self) -> Iterator[Metric]:
+        labels = ["subscription", "topic"]
+        messages = GaugeMetricFamily(
+            PREFIX + "subscription_backlog",
+            "Messages of the subscription that wait or are not settled.",
+            labels=labels,
+        )
+        size = GaugeMetricFamily(
+            PREFIX + "subscription_backlog_bytes",
+            "Bytes of the messages of the subscription that wait or are not settled.",
+            labels=labels,
+        )
+        oldest = GaugeMetricFamily(
+            PREFIX + "subscription_oldest_seconds",
+            "Age of the oldest message of the subscription; 0 without one.",
+            labels=labels,
+        )
+        for row in self._rows():
+            values = [row.subscription, row.topic]
+            messages.add_metric(values, row.messages)
+            size.add_metric(values, row.bytes)
+            oldest.add_metric(values, row.oldest_age_seconds)
+        yield messages
+        yield size
+        yield oldest
+
+    def _rows(self) -> Iterable[Backlog]:
+        rows: dict[tuple[str, str], Backlog] = {}
+        limit = self.max_labelled_subscriptions
+        for position, row in enumerate(self.backlogs(limit)):
+            own = position < limit
+            labels = (label(row.subscription), label(row.topic)) if own else (REST, "")
+            same = rows.get(labels)
+            rows[labels] = Backlog(
+                *labels,
+                messages=row.messages + (same.messages if same else 0),
+                bytes=row.bytes + (same.bytes if same else 0),
+                oldest_age_seconds=max(
+                    row.oldest_age_seconds, same.oldest_age_seconds if same else 0.0
+                ),
+            )
+        return rows.values()
+
+
+@attrs.frozen(eq=False)
+class Metrics:
+    """All that is measured about one daemon, with a Prometheus registry of its own."""
+
+    stats: Stats
+    backlogs: Backlogs
+    readiness: Readiness
+    max_labelled_subscriptions: int
+    registry: CollectorRegistry = attrs.field(init=False, factory=CollectorRegistry)
+    _fsync_seconds: Histogram = attrs.field(init=False)
+
+    @_fsync_seconds.default
+    def _make_fsync_seconds(self) -> Histogram:
+        return Histogram(
+            PREFIX + "wal_fsync_seconds",
+            "Time that an fsync of the log took.",
+            buckets=FSYNC_BUCKETS_SECONDS,
+            registry=self.registry,
+        )
+
+    def __attrs_post_init__(self) -> None:
+        self.registry.register(
+            StatsCollector(self.stats, self.backlogs, self.max_labelled_subscriptions)
+        )
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def observe_fsync(self, seconds: float) -> None:
+        """Counts one fsync. May be called from any thread."""
+        self._fsync_seconds.observe(seconds)
+
+    def render(self) -> bytes:
+        """The metrics of this moment in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+@attrs.frozen
+class _Response:
+    status: int
+    body: bytes
+    content_type: bytes = _TEXT
+    allow: bytes | None = None
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        headers = [
+            (b"content-type", self.content_type),
+            (b"content-length", b"%d" % len(self.body)),
+            (b"cache-control", b"no-store"),
+        ]
+        if self.allow is not None:
+            headers.append((b"allow", self.allow))
+        return headers
+
+
+@attrs.frozen
+class MetricsApp:
+    """The ASGI application: three paths, read only. It never reads the body of a request."""
+
+    metrics: Metrics
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000, "reason": None})
+        else:
+            await self._answer(scope["method"], scope["path"], send)
+
+    async def _live(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        while True:
+            event = await receive()
+            if event["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif event["type"] == "lifespan.shutdown":
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _answer(self, method: str, path: str, send: ASGISendCallable) -> None:
+        try:
+            response = self._respond(method, path)
+        except Exception:
+            _logger.exception("metrics failed")
+            response = _Response(500, b"internal error")
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status,
+                "headers": response.headers(),
+            }
+        )
+        body = b"" if method == "HEAD" else response.body
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _respond(self, method: str, path: str) -> _Response:
+        if path not in ("/metrics", "/healthz", "/readyz"):
+            return _Response(404, b"not found")
+        if method not in ("GET", "HEAD"):
+            return _Response(405, b"method not allowed", allow=b"GET, HEAD")
+        if path == "/metrics":
+            return _Response(200, self.metrics.render(), _EXPOSITION)
+        if path == "/healthz":
+            return _Response(200, b"ok")
+        reason = self.metrics.readiness()
+        if reason is None:
+            return _Response(200, b"ready")
+        return _Response(503, reason.encode("utf-8", "replace"))
+
+
+def _http_config() -> Config:
+    config = Config()
+    config.accesslog = None
+    config.errorlog = None
+    config.include_server_header = False
+    config.h11_max_incomplete_size = REQUEST_BYTES
+    config.keep_alive_timeout = REQUEST_SECONDS
+    config.keep_alive_max_requests = 0  # one request to a connection, so none is pipelined
+    return config
+
+
+@attrs.frozen
+class HttpServer:
+    """Answers HTTP connections; each is bounded in number, size and time, and fails alone."""
+
+    _app: ASGIWrapper
+    _config: Config = attrs.field(init=False, factory=_http_config)
+    _context: WorkerContext = attrs.field(init=False, factory=partial(WorkerContext, None))
+    _slots: trio.Semaphore = attrs.field(
+        init=False, factory=partial(trio.Semaphore, CONNECTIONS_MAX)
+    )
+
+    async def serve_connection(self, stream: trio.SocketStream) -> None:
+        """Answers the request of this connection and closes it. Whatever the client does, it ends
+        within `CONNECTION_SECONDS`, and at once when it is cancelled."""
+        try:
+            self._slots.acquire_nowait()
+        except trio.WouldBlock:
+            await trio.aclose_forcefully(stream)
+            return
+        try:
+            with trio.move_on_after(CONNECTION_SECONDS):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_close_when_cancelled, stream)
+                    await TCPServer(
+                        self._app,
+                        self._config,
+                        self._context,
+                        ConnectionState({}),
+                        stream,  # type: ignore[arg-type]  # annotated for TLS, and takes both
+                    ).run()
+                    nursery.cancel_scope.cancel()
+        except* Exception:
+            # What a client can send must not end more than its own connection.
+            _logger.debug("HTTP connection failed", exc_info=True)
+        finally:
+            self._slots.release()
+
+
+async def _close_when_cancelled(stream: trio.SocketStream) -> None:
+    """hypercorn shields what it sends from cancellation, but not from a socket that is closed."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        stream.socket.close()
+
+
+async def serve_metrics(
+    metrics: Metrics,
+    addr: str,
+    port: int,
+    *,
+    task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves until cancelled; reports the address and port that it listens on, once it does.
+
+    Raises `ConfigError` when it cannot listen there. Port 0 takes a free one.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=addr)
+    except (OSError, UnicodeError) as error:  # UnicodeError: what cannot be a host name
+        raise ConfigError(
+            f"metrics_addr, metrics_port: cannot listen on {addr}:{port} ({error}); "
+            "expected an address of this machine and a free port, or 0 for any"
+        ) from error
+    server = HttpServer(ASGIWrapper(MetricsApp(metrics)))
+    bound_addr, bound_port = listeners[0].socket.getsockname()[:2]
+    task_status.started((bound_addr, bound_port))
+    await trio.serve_listeners(server.serve_connection, listeners)

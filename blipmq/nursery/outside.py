@@ -1,0 +1,54 @@
+"""What is not the daemon's own: disk, threads, time of day, random numbers, signals, sockets.
+
+Tests put other things in these places; everything else is the real code.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+import trio
+
+from blipmq.wal.disk import Disk
+
+T = TypeVar("T")
+
+
+class BlockingRunner:
+    """Runs a blocking call, which may take its time, without holding up the tasks."""
+
+    async def __call__(self, call: Callable[[], T]) -> T:
+        """The result of `call()`, which runs to its end even when this is cancelled."""
+        return await trio.to_thread.run_sync(call)
+
+
+def _signals() -> AbstractContextManager[AsyncIterator[int]]:
+    return trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM)
+
+
+async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+    return await trio.open_tcp_listeners(port, host=host)
+
+
+@attrs.frozen
+class Outside:
+    """The real things, unless others are given.
+
+    `time_ms` is the time of day in milliseconds since the epoch, `monotonic` seconds of a clock
+    for measuring how long something took, `salt` a random number of 32 bits.
+    """
+
+    disk: Callable[[Path], Disk] = Disk
+    run_blocking: BlockingRunner = BlockingRunner()
+    time_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    monotonic: Callable[[], float] = time.perf_counter
+    salt: Callable[[], int] = lambda: secrets.randbits(32)
+    signals: Callable[[], AbstractContextManager[AsyncIterator[int]]] = _signals
+    listen: Callable[[str, int], Awaitable[list[trio.SocketListener]]] = _listen

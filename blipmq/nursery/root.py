@@ -1,0 +1,164 @@
+"""The daemon: which task lives in which nursery, and so the order in which they end.
+
+From the outermost in: the WAL writer; scheduler, metrics and signals; connections; listeners. What
+is innermost ends first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import attrs
+import trio
+
+from blipmq.auth import KeyRing
+from blipmq.broker.broker import Broker
+from blipmq.config import Config
+from blipmq.nursery.listener import address_text, open_listeners, serve_connections
+from blipmq.nursery.metrics import Metrics, serve_metrics
+from blipmq.nursery.outside import Outside
+from blipmq.nursery.scheduler import run_scheduler
+from blipmq.nursery.state import DaemonState
+from blipmq.nursery.wal_queue import WalQueue
+from blipmq.nursery.wal_writer import WalWriter
+from blipmq.wal.log import Log
+
+
+@attrs.frozen
+class Ready:
+    """Where a daemon listens: (host, port) of each listener."""
+
+    addresses: tuple[tuple[str, int], ...]
+    metrics: tuple[str, int]
+
+
+async def serve(
+    config: Config,
+    *,
+    outside: Outside | None = None,
+    task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a broker until SIGINT or SIGTERM, then shut down gracefully and return.
+
+    Reports through `task_status` when clients can connect. When it is cancelled it ends at once,
+    with the log synced. Raises ConfigError when an address cannot be used and LogError when the
+    log cannot; errors of its tasks come in exception groups.
+    """
+    outside = outside or Outside()
+    state = _state(config, outside)
+    metrics = Metrics(
+        state.stats,
+        lambda limit: state.broker.backlogs(limit, trio.current_time()),
+        state.readiness,
+        config.metrics.max_labelled_subscriptions,
+    )
+    async with trio.open_nursery() as outermost, trio.open_nursery() as services:
+        metrics_address = await services.start(
+            serve_metrics, metrics, config.metrics_addr, config.metrics_port
+        )
+        if state.queue is not None:
+            log = await _recover(state)
+            outermost.start_soon(WalWriter(state, log, metrics, state.queue).run)
+        try:
+            await _serve_clients(state, services, metrics_address, task_status)
+        finally:
+            services.cancel_scope.cancel()
+            if state.queue is not None:
+                state.queue.send.close()
+    state.log.info("stopped")
+
+
+def _state(config: Config, outside: Outside) -> DaemonState:
+    durable = bool(config.wal_path)
+    broker = Broker.create(config.limits, config.retention, config.delivery, durable=durable)
+    queue = WalQueue(config.wal.queue_batches) if durable else None
+    return DaemonState(config, outside, broker, KeyRing(config.allowed_api_keys), queue)
+
+
+async def _serve_clients(
+    state: DaemonState,
+    services: trio.Nursery,
+    metrics_address: tuple[str, int],
+    task_status: trio.TaskStatus[Ready],
+) -> None:
+    services.start_soon(run_scheduler, state)
+    async with trio.open_nursery() as connections:
+        await services.start(_obey_signals, state)
+        async with trio.open_nursery() as listening:
+            listeners = await open_listeners(state)
+            listening.start_soon(serve_connections, state, listeners, connections)
+            ready = Ready(tuple(_addresses(listeners)), metrics_address)
+            state.unready = None
+            state.log.info(
+                "ready",
+                address=", ".join(address_text(address) for address in ready.addresses),
+                metrics=address_text(metrics_address),
+                version=version("blipmq"),
+            )
+            task_status.started(ready)
+            await state.stopping.wait()
+            listening.cancel_scope.cancel()
+        await _drain(state)
+        for connection in list(state.connections):
+            connection.stop()
+
+
+def _addresses(listeners: list[trio.SocketListener]) -> Iterator[tuple[str, int]]:
+    for listener in listeners:
+        yield listener.socket.getsockname()[:2]
+
+
+async def _drain(state: DaemonState) -> None:
+    """Let clients settle what they hold, for a while."""
+    state.log.info("draining", unsettled=state.stats.inflight, connections=len(state.connections))
+    with trio.move_on_after(state.config.shutdown.drain_timeout_ms / 1000):
+        async with trio.open_nursery() as nursery:
+            for event in (state.settled, state.hurry):
+                nursery.start_soon(_wait_and_cancel, event, nursery.cancel_scope)
+
+
+async def _wait_and_cancel(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+async def _obey_signals(
+    state: DaemonState, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """The first signal begins the shutdown, the second skips the wait for settlements."""
+    with state.outside.signals() as signals:
+        task_status.started()
+        async for _ in signals:
+            if state.stopping.is_set():
+                state.hurry.set()
+            state.stop("draining")
+
+
+async def _recover(state: DaemonState) -> Log:
+    """Open the log, read what is in it, and begin a segment. Raises LogError."""
+    return await state.outside.run_blocking(partial(_open_log, state, trio.current_time()))
+
+
+def _open_log(state: DaemonState, now: float) -> Log:
+    """In a thread, while no other task uses the broker."""
+    config, outside, broker = state.config, state.outside, state.broker
+    disk = outside.disk(Path(config.wal_path))
+    log = Log.open(disk, config.wal.segment_bytes, outside.salt)
+    try:
+        facts, next_number = log.recover()
+        broker.restore(facts, log.runs(), next_number, now, outside.time_ms())
+        log.roll(broker.checkpoint(), broker.context.next_number, broker.wanted_from)
+    except BaseException:
+        log.close()
+        raise
+    stats = state.stats
+    stats.wal_torn_tails = 1 if log.torn_bytes else 0
+    stats.wal_segments = log.segments
+    if log.torn_bytes:
+        state.log.warning("torn tail cut off", bytes=log.torn_bytes, path=config.wal_path)
+    if stats.wal_replayed_messages:
+        state.log.info("recovered", messages=stats.wal_replayed_messages)
+    return log

@@ -1,0 +1,105 @@
+"""What the daemon's tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+import attrs
+import structlog
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from blipmq.auth import KeyRing
+from blipmq.broker.broker import Broker
+from blipmq.broker.stats import Stats
+from blipmq.config import Config
+from blipmq.logs import RateLimited
+from blipmq.nursery.bell import Bell
+from blipmq.nursery.outside import Outside
+from blipmq.nursery.wal_queue import WalQueue
+
+if TYPE_CHECKING:
+    from blipmq.nursery.connection import Connection
+
+
+def _logger() -> FilteringBoundLogger:
+    logger: FilteringBoundLogger = structlog.get_logger("blipmq")
+    return logger
+
+
+@attrs.define(eq=False)
+class DaemonState:
+    """One daemon. `queue` is None when there is no log."""
+
+    config: Config
+    outside: Outside
+    broker: Broker
+    keys: KeyRing
+    queue: WalQueue | None
+    log: FilteringBoundLogger = attrs.Factory(_logger)
+    connections: set[Connection] = attrs.Factory(set)
+    changed: Bell = attrs.Factory(Bell)
+    """Rung when the scheduler may have to wake earlier than it meant to."""
+    stopping: trio.Event = attrs.Factory(trio.Event)
+    hurry: trio.Event = attrs.Factory(trio.Event)
+    settled: trio.Event = attrs.Factory(trio.Event)
+    unready: str | None = "starting"
+    wakes_at: float = 0.0
+    flush_at: float | None = None
+    _warnings: RateLimited = attrs.field()
+
+    @_warnings.default
+    def _rate_limited(self) -> RateLimited:
+        return RateLimited(self.log)
+
+    @property
+    def stats(self) -> Stats:
+        return self.broker.stats
+
+    def readiness(self) -> str | None:
+        """None when messages are taken, else why not."""
+        return self.unready
+
+    def warn(self, key: Hashable, event: str, **values: object) -> None:
+        """Log what a stranger can provoke, at a bounded rate for each key."""
+        self._warnings.warning(key, event, now=trio.current_time(), **values)
+
+    def stop(self, reason: str) -> None:
+        """Begin the shutdown: no new publishes, no new connections."""
+        self.broker.draining = True
+        self.unready = reason
+        self.stopping.set()
+        self.look()
+
+    async def reserve(self) -> None:
+        """Wait until a step that changes the broker may be taken; `hand_on` ends the step."""
+        if self.queue is not None:
+            await self.queue.reserve()
+
+    def hand_on(self) -> None:
+        """End of a step: what publishers wait for goes to the log now, the rest before long."""
+        if self.queue is not None:
+            batch = self.broker.handoff() if self.broker.has_publications else None
+            if batch is None:
+                self.queue.release()
+            else:
+                self.queue.put(batch)
+        self.look()
+
+    def look(self) -> None:
+        """Something changed: wake the scheduler if it has work earlier than it thinks."""
+        broker = self.broker
+        if self.flush_at is None and broker.has_facts:
+            self.flush_at = trio.current_time() + self.config.wal.settle_flush_ms / 1000
+        if broker.draining and not self.stats.inflight:
+            self.settled.set()
+        deadline = self.deadline
+        if deadline is not None and deadline < self.wakes_at:
+            self.changed.ring()
+
+    @property
+    def deadline(self) -> float | None:
+        """When the scheduler has something to do, if ever."""
+        times = [time for time in (self.broker.next_deadline, self.flush_at) if time is not None]
+        return min(times, default=None)

@@ -1,0 +1,42 @@
+"""The channel to the WAL writer, with room that is reserved before a decision is made.
+
+Who has reserved a place can put a batch without waiting; so numbering messages and handing them on
+is one step, and a cancellation never leaves numbered messages that nobody commits.
+"""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from blipmq.broker.broker import Batch
+
+
+@attrs.define(eq=False)
+class WalQueue:
+    """Holds up to `size` batches that the writer has not finished with."""
+
+    size: int
+    _room: trio.Semaphore = attrs.field(init=False)
+    send: trio.MemorySendChannel[Batch] = attrs.field(init=False)
+    receive: trio.MemoryReceiveChannel[Batch] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._room = trio.Semaphore(self.size)
+        self.send, self.receive = trio.open_memory_channel[Batch](self.size)
+
+    async def reserve(self) -> None:
+        """Wait for a place. It is then used by `put` or given back by `release`."""
+        try:
+            self._room.acquire_nowait()
+        except trio.WouldBlock:
+            await self._room.acquire()
+
+    def put(self, batch: Batch) -> None:
+        """Hand on a batch, in a place that was reserved."""
+        self.send.send_nowait(batch)
+
+    def release(self, count: int = 1) -> None:
+        """Give places back."""
+        for _ in range(count):
+            self._room.release()

@@ -1,0 +1,163 @@
+"""The task that writes the log: everything that waits goes out with one write."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import attrs
+import trio
+
+from blipmq.broker.broker import Batch
+from blipmq.errors import LogError
+from blipmq.nursery.metrics import Metrics
+from blipmq.nursery.state import DaemonState
+from blipmq.nursery.wal_queue import WalQueue
+from blipmq.wal.log import Log, NoRoom
+from blipmq.wal.policy import FsyncPolicy
+from blipmq.wal.record import Fact
+
+
+@attrs.define(eq=False)
+class WalWriter:
+    """Commits batches until the channel is closed and empty, then syncs and closes the log.
+
+    A log that fails stops the daemon: all further batches fail, and the error is raised at the
+    end, when everybody has been told.
+    """
+
+    state: DaemonState
+    log: Log
+    metrics: Metrics
+    queue: WalQueue
+    _failure: LogError | None = None
+    _unsynced_messages: int = 0
+    _dirty: trio.Event = attrs.Factory(trio.Event)
+    _enough: trio.Event = attrs.Factory(trio.Event)
+    _syncing: trio.Lock = attrs.Factory(trio.Lock)
+
+    @property
+    def policy(self) -> FsyncPolicy:
+        return self.state.config.fsync_policy
+
+    async def run(self) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                if self.policy.kind in ("every_n", "interval_ms"):
+                    nursery.start_soon(self._sync_now_and_then)
+                async with self.queue.receive:
+                    async for batch in self.queue.receive:
+                        await self._commit([batch, *self._waiting()])
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _waiting(self) -> list[Batch]:
+        batches: list[Batch] = []
+        try:
+            while True:
+                batches.append(self.queue.receive.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return batches
+
+    async def _commit(self, batches: list[Batch]) -> None:
+        state, broker = self.state, self.state.broker
+        try:
+            await self._write(batches)
+        except LogError as error:
+            for batch in reversed(batches):
+                broker.failed(batch, str(error), trio.current_time())
+            if isinstance(error, NoRoom):
+                state.warn("no room", "the log cannot grow", error=str(error))
+            else:
+                self._fail(error)
+        else:
+            now = trio.current_time()
+            for batch in batches:
+                broker.committed(batch, now)
+        self.queue.release(len(batches))
+        state.look()
+
+    async def _write(self, batches: list[Batch]) -> None:
+        """Write all batches; with the policy `always`, also sync. Raises LogError."""
+        if self._failure is not None:
+            raise self._failure
+        if self.log.full or self.state.broker.needs_checkpoint:
+            await self._roll()
+        facts = [fact for batch in batches for fact in batch.facts]
+        if not facts:
+            return
+        call = partial(self._append, facts, batches[-1].next_number)
+        await self.state.outside.run_blocking(call)
+        stats = self.state.stats
+        stats.wal_appends = self.log.appended_records
+        stats.wal_bytes = self.log.appended_bytes
+        self._unsynced_messages += sum(
+            publication.run.count for batch in batches for publication in batch.publications
+        )
+        self._dirty.set()
+        if self.policy.kind == "every_n" and self._unsynced_messages >= self.policy.value:
+            self._enough.set()
+
+    def _append(self, facts: list[Fact], next_number: int) -> None:
+        """In a thread."""
+        self.log.append(facts, next_number, self.state.outside.time_ms())
+        if self.policy.kind == "always":
+            self._sync()
+
+    def _sync(self) -> None:
+        """In a thread."""
+        start = self.state.outside.monotonic()
+        self.log.sync()
+        self.metrics.observe_fsync(self.state.outside.monotonic() - start)
+
+    async def _roll(self) -> None:
+        """Begin a new segment. Without room for one the old one grows on."""
+        broker = self.state.broker
+        checkpoint, next_number = broker.checkpoint(), broker.context.next_number
+        wanted = {name: broker.wanted_from(name) for name in self.log.topics}
+        try:
+            async with self._syncing:
+                await self.state.outside.run_blocking(
+                    partial(self.log.roll, checkpoint, next_number, wanted.get)
+                )
+        except NoRoom as error:
+            self.state.warn("no room", "no room for a new segment", error=str(error))
+        self.state.stats.wal_segments = self.log.segments
+
+    async def _sync_now_and_then(self) -> None:
+        """The fsyncs of the policies that confirm before them."""
+        interval = math.inf
+        if self.policy.kind == "interval_ms":
+            interval = self.policy.value / 1000
+        else:
+            interval = self.state.config.wal.fsync_max_delay_ms / 1000
+        while True:
+            await self._dirty.wait()
+            with trio.move_on_after(interval):
+                await self._enough.wait()
+            self._dirty, self._enough, self._unsynced_messages = trio.Event(), trio.Event(), 0
+            try:
+                async with self._syncing:
+                    await self.state.outside.run_blocking(self._sync)
+            except LogError as error:
+                self._fail(error)
+                return
+
+    def _fail(self, error: LogError) -> None:
+        """The log cannot be trusted any more: nothing more is confirmed, the daemon ends."""
+        if self._failure is None:
+            self._failure = error
+            self.state.log.error("log failed", error=str(error))
+            self.state.hurry.set()
+            self.state.stop("log failed")
+
+    async def _close(self) -> None:
+        try:
+            await self.state.outside.run_blocking(self.log.close)
+        except LogError as error:
+            if self._failure is None:
+                self._failure = error
