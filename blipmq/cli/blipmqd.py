@@ -1,0 +1,120 @@
+"""`blipmqd`: the broker daemon as a command, and what its exit status means.
+
+0: ended by a graceful shutdown. 1: failed. 2: the command line or the configuration
+cannot be used, an address to listen on included.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+import structlog
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from blipmq import logs
+from blipmq.cli.console import TaskConsole
+from blipmq.config import Config, config_file, environment_variable, load_config
+from blipmq.errors import ConfigError, LogError
+from blipmq.nursery import root
+
+FAILED: Final = 1
+UNUSABLE: Final = 2
+INTERRUPTED: Final = 130
+
+log: FilteringBoundLogger = structlog.get_logger()
+
+
+def main() -> None:
+    """The `blipmqd` command; exits the process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the BlipMQ message broker."""
+    try:
+        status = command.main(arguments, prog_name="blipmqd", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    assert isinstance(status, int)
+    return status
+
+
+@click.command()
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="TOML or YAML configuration; else the file that BLIPMQ_CONFIG names; else defaults.",
+)
+@click.option("--check-config", is_flag=True, help="Check the configuration and exit.")
+@click.version_option(package_name="blipmq", prog_name="blipmqd")
+def command(path: Path | None, check_config: bool) -> int:
+    """Run the BlipMQ message broker until SIGINT or SIGTERM.
+
+    Every setting can also be given in the environment: BLIPMQ_PORT for port,
+    BLIPMQ_LIMITS_MAX_TOPICS for max_topics in the table [limits].
+    """
+    file = config_file(path, os.environ)
+    source = "the defaults, no configuration file given" if file is None else str(file)
+    try:
+        config = load_config(path, os.environ)
+    except ConfigError as error:
+        return _unusable(error)
+    if check_config:
+        click.echo(f"blipmqd: configuration is valid: {source}")
+        return 0
+    logs.configure(config.logging.level, config.logging.format)
+    log.info("starting", configuration=source)
+    if not config.allowed_api_keys:
+        log.warning(
+            "no API key is allowed, so no client can authenticate",
+            config_key="allowed_api_keys",
+            environment_variable=environment_variable("allowed_api_keys"),
+        )
+    return _serve(config)
+
+
+def _serve(config: Config) -> int:
+    instruments = [TaskConsole(sys.stderr)] if config.enable_trio_console else []
+    try:
+        trio.run(root.serve, config, instruments=instruments)
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001, logged
+        return _failed(error)
+    return 0
+
+
+def _failed(error: BaseException) -> int:
+    causes = list(_leaves(error))
+    if all(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        return INTERRUPTED  # before the daemon listens for signals itself
+    if all(isinstance(cause, ConfigError) for cause in causes):
+        return _unusable(*causes)
+    if all(isinstance(cause, ConfigError | LogError) for cause in causes):
+        for cause in causes:
+            log.error("stopped", error=" ".join(str(cause).split()))
+    else:
+        log.error("stopped by a bug", exc_info=error)
+    return FAILED
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _unusable(*errors: BaseException) -> int:
+    for error in errors:
+        for line in str(error).splitlines():
+            click.echo(f"blipmqd: {line}", err=True)
+    return UNUSABLE
