@@ -1,0 +1,53 @@
+"""Whole frames on their way to the stream."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+import trio
+
+LIMIT_BYTES: Final = 1024 * 1024
+
+
+@attrs.define(eq=False)
+class Outbox:
+    """A queue of whole frames, bounded in bytes: many tasks fill it, one empties it.
+
+    Because callers only ever put whole frames here, and one task alone writes to the stream,
+    cancelling a caller never leaves half a frame on the wire.
+    """
+
+    _limit_bytes: int = LIMIT_BYTES
+    _frames: list[bytes] = attrs.field(factory=list, init=False)
+    _waiting_bytes: int = attrs.field(default=0, init=False)
+    _filled: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _room: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    @property
+    def full(self) -> bool:
+        return self._waiting_bytes >= self._limit_bytes
+
+    async def emptied(self) -> None:
+        """Waits until the frames that wait now were taken, or `wake` was called."""
+        await self._room.park()
+
+    def put(self, frames: bytes) -> None:
+        """Adds one or more whole frames. Never waits: ask `full` first for what can wait."""
+        self._frames.append(frames)
+        self._waiting_bytes += len(frames)
+        self._filled.set()
+
+    async def take(self) -> bytes:
+        """Everything that waits, in order; waits until there is something."""
+        await self._filled.wait()
+        taken = b"".join(self._frames)
+        self._frames.clear()
+        self._waiting_bytes = 0
+        self._filled = trio.Event()
+        self._room.unpark_all()
+        return taken
+
+    def wake(self) -> None:
+        """Wakes everyone who waits for room, to look at the connection again."""
+        self._room.unpark_all()

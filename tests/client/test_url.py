@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from blipmq.client.url import Address, parse
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "shown"),
+    [
+        ("blipmq://127.0.0.1:5555", Address("127.0.0.1", 5555), "127.0.0.1:5555"),
+        ("blipmq://broker.example", Address("broker.example", 5555), "broker.example:5555"),
+        ("blipmq://broker.example:1/", Address("broker.example", 1), "broker.example:1"),
+        ("blipmq://[::1]:77", Address("::1", 77), "[::1]:77"),
+    ],
+)
+def test_a_broker_url_names_host_and_port(url: str, address: Address, shown: str) -> None:
+    assert parse(url) == address
+    assert str(address) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:5555",
+        "blipmq:",
+        "blipmq://",
+        "blipmq://:5555",
+        "blipmq://host:port",
+        "blipmq://host:0",
+        "blipmq://host:65536",
+        "blipmq://host/topic",
+        "blipmq://host?x=1",
+        "blipmq://key@host",
+        "blipmq://[::1",
+    ],
+)
+def test_any_other_url_is_refused_with_what_is_expected(url: str) -> None:
+    with pytest.raises(ValueError, match=r"expected blipmq://HOST\[:PORT\]"):
+        parse(url)
+
+
+@pytest.mark.parametrize("url", ["http://host", "blipmqs://host:5555", "ws://host"])
+def test_an_unsupported_scheme_is_refused_with_those_that_are_supported(url: str) -> None:
+    with pytest.raises(ValueError, match="supported: blipmq://"):
+        parse(url)
+
+
+def test_a_key_in_a_url_is_not_repeated_in_the_error() -> None:
+    with pytest.raises(ValueError, match="api_key=") as caught:
+        parse("blipmq://secret@host")
+    assert "secret" not in str(caught.value)
