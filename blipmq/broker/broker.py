@@ -15,7 +15,7 @@ import attrs
 
 from blipmq.broker.context import Context
 from blipmq.broker.limits import Delivery, Limits, Retention
-from blipmq.broker.message import OVERHEAD_BYTES, Charge, Node
+from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge, Node
 from blipmq.broker.restore import Restoration
 from blipmq.broker.stats import Backlog, DropReason, Stats
 from blipmq.broker.subscription import Subscription, Taken
@@ -76,7 +76,8 @@ class Broker:
     _parked: OrderedDict[Subscription, None] = attrs.Factory(OrderedDict)
     _parked_by_key: dict[tuple[str, bytes], OrderedDict[Subscription, None]] = attrs.Factory(dict)
     _publications: list[Publication] = attrs.Factory(list)
-    _reserved: int = 0
+    _reserved: int = NUMBERS_RESERVED
+    """No number from here on is given out; a checkpoint in the log says so."""
 
     @classmethod
     def create(
@@ -114,7 +115,6 @@ class Broker:
         when the run is not published, none of it.
         """
         if self.draining:
-            self._refuse(run, DropReason.DRAINING)
             raise Unavailable(503, "draining")
         if run.topic.startswith(b"$"):
             raise NotPermitted(403, "not permitted")
@@ -122,14 +122,19 @@ class Broker:
         size = run.size + OVERHEAD_BYTES
         topic = self._topics.get(run.topic)
         if stats.memory_bytes + size > self.limits.max_memory_bytes:
-            self._refuse(run, DropReason.MEMORY)
             if run.qos:
                 raise PublishFailed(500, "durable publish failed: memory limit reached")
+            stats.dropped[DropReason.MEMORY] += run.count
             return
         if not run.qos and (topic is None or not topic.subscriptions):
             stats.published[0] += run.count
             stats.dropped[DropReason.NO_SUBSCRIBER] += run.count
             return
+        if (
+            self.context.journal is not None
+            and self.context.next_number + run.count > self._reserved
+        ):
+            raise PublishFailed(500, "durable publish failed: no number is reserved in the log")
         if topic is None:
             topic = self._topic(run.topic)
         stats.published[run.qos] += run.count
@@ -138,10 +143,6 @@ class Broker:
         node = topic.append(run, now)
         if run.qos:
             self._log_run(Publication(topic, node, publisher), now)
-
-    def _refuse(self, run: Run, reason: DropReason) -> None:
-        if not run.qos:
-            self.stats.dropped[reason] += run.count
 
     def _log_run(self, publication: Publication, now: float) -> None:
         if self.context.journal is None:
@@ -155,24 +156,20 @@ class Broker:
         run = publication.run
         run.settled()
         publication.topic.commit(publication.node, now)
+        self._forget(publication.topic)
         publication.publisher.on_committed(run)
 
     def _topic(self, name: bytes) -> Topic:
         topic = self._topics.get(name)
         if topic is None:
             if len(self._topics) >= self.limits.max_topics:
-                self._forget_unused()
-            if len(self._topics) >= self.limits.max_topics:
                 raise LimitExceeded(429, "too many topics")
             topic = self._topics[name] = Topic(name, self.context)
             self.stats.topics = len(self._topics)
         return topic
 
-    def _forget_unused(self) -> None:
-        for topic in [topic for topic in self._topics.values() if topic.unused]:
-            self._forget(topic)
-
     def _forget(self, topic: Topic) -> None:
+        """Let go of a topic that nothing is in and nobody waits for."""
         if topic.unused and self._topics.get(topic.name) is topic:
             del self._topics[topic.name]
             self.context.timers.cancel(topic)
@@ -181,9 +178,12 @@ class Broker:
     # The log
 
     def handoff(self) -> Batch | None:
-        """Everything that is to be logged and was not handed off yet, if anything."""
+        """Everything that is to be logged and was not handed off yet, if anything.
+
+        A batch without facts asks for a checkpoint alone.
+        """
         context = self.context
-        if not context.journal:
+        if context.journal is None or not self.has_facts:
             return None
         batch = Batch(context.journal, self._publications, context.next_number)
         context.journal, self._publications = [], []
@@ -228,14 +228,18 @@ class Broker:
 
     def checkpoint(self) -> Checkpoint:
         """Everything that the log has to know but for the messages, as it is now."""
-        self._reserved = self.context.next_number + NUMBERS_RESERVED
+        reserved = self.context.next_number + NUMBERS_RESERVED
         durable = [s.state() for s in self._subscriptions.values() if s.qos]
         kept = [
             (topic.name, first)
             for topic in self._topics.values()
             if not topic.durable and (first := topic.kept_from()) is not None
         ]
-        return Checkpoint(self._reserved, (), tuple(durable), tuple(kept))
+        return Checkpoint(reserved, (), tuple(durable), tuple(kept))
+
+    def checkpointed(self, checkpoint: Checkpoint) -> None:
+        """The checkpoint is in the log."""
+        self._reserved = checkpoint.reserved
 
     def wanted_from(self, name: bytes) -> int | None:
         """The lowest number of a topic that the log must keep, if any."""
@@ -263,6 +267,8 @@ class Broker:
             self._park(self._open(state.id, state.owner, topic, 1, None), now)
         for record in runs:
             self._restore_run(restoration, record, now, time_ms)
+        for topic in list(self._topics.values()):
+            self._forget(topic)
         self.stats.topics = len(self._topics)
 
     def _restore_run(
@@ -277,6 +283,8 @@ class Broker:
         self.stats.wal_replayed_messages += run.count
         arrived = now - max(0, time_ms - record.time_ms) / 1000
         expires = topic.expires(arrived)
+        if expires != NEVER:
+            self.context.timers.at(topic, expires)
         for id_, ranges in wanted:
             subscription = self._subscriptions[id_]
             for first, last, attempts in ranges:
@@ -335,7 +343,10 @@ class Broker:
         self.context.timers.cancel(subscription)
         self.stats.subscriptions -= 1
         if subscription.qos:
-            self.context.log(Closed(subscription.id, self.context.next_number))
+            first = topic.kept_from()
+            self.context.log(
+                Closed(subscription.id, self.context.next_number if first is None else first)
+            )
         self._forget(topic)
 
     def _park(self, subscription: Subscription, now: float) -> None:
@@ -418,6 +429,21 @@ class Broker:
     # Watching
 
     def backlogs(self, limit: int, now: float) -> list[Backlog]:
-        """The `limit` subscriptions with the most messages; it walks no messages."""
+        """The `limit` subscriptions with the most messages, and one row that sums up all others.
+
+        It walks no messages.
+        """
         largest = nlargest(limit, self._subscriptions.values(), key=lambda s: s.held)
-        return [subscription.backlog(now) for subscription in largest]
+        rows = [subscription.backlog(now) for subscription in largest]
+        if len(largest) < len(self._subscriptions):
+            rows.append(self._rest(set(largest), now))
+        return rows
+
+    def _rest(self, largest: set[Subscription], now: float) -> Backlog:
+        messages, size, age = 0, 0, 0.0
+        for subscription in self._subscriptions.values():
+            if subscription not in largest and (held := subscription.held):
+                messages += held
+                size += subscription.held_bytes
+                age = max(age, subscription.age(now))
+        return Backlog("rest", "", messages, size, age)

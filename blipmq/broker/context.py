@@ -7,7 +7,7 @@ import attrs
 from blipmq.broker.limits import Delivery, Limits, Retention
 from blipmq.broker.retry import Timers, backoff
 from blipmq.broker.stats import Stats
-from blipmq.wal.record import Fact
+from blipmq.wal.record import Fact, Settled
 
 
 @attrs.define(eq=False)
@@ -23,8 +23,15 @@ class Context:
     next_number: int = 1
 
     def log(self, fact: Fact) -> None:
-        if self.journal is not None:
-            self.journal.append(fact)
+        journal = self.journal
+        if journal is None:
+            return
+        if isinstance(fact, Settled) and journal and isinstance(journal[-1], Settled):
+            last = journal[-1]
+            if last.subscription == fact.subscription and last.last + 1 == fact.first:
+                journal[-1] = Settled(fact.subscription, last.first, fact.last)
+                return
+        journal.append(fact)
 
     def give_number(self, count: int = 1) -> int:
         """The first of `count` numbers that were never given out before."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import attrs
 
 from blipmq.wal.record import (
+    Attempted,
     Checkpoint,
     Closed,
     Fact,
@@ -43,6 +44,13 @@ class RestoredSubscription:
         else:
             self.unsettled = _without(self.unsettled, first, last)
         self.cursor = max(self.cursor, last + 1)
+
+    def attempt(self, first: int, last: int, attempts: int) -> None:
+        """What is wanted of first to last was delivered so often."""
+        wanted = [(a, b, max(known, attempts)) for a, b, known in self.wanted(first, last)]
+        if wanted:
+            self.settle(first, last)
+            self.unsettled = sorted(self.unsettled + wanted)
 
     def wanted(self, first: int, last: int) -> Ranges:
         """What it wants of first to last."""
@@ -92,6 +100,10 @@ class Restoration:
                 subscription = self.subscriptions.get(fact.subscription)
                 if subscription is not None:
                     subscription.settle(fact.first, fact.last)
+            case Attempted():
+                subscription = self.subscriptions.get(fact.subscription)
+                if subscription is not None:
+                    subscription.attempt(fact.first, fact.last, fact.attempts)
             case RunRecord():
                 pass
 

@@ -11,6 +11,7 @@ import attrs
 from blipmq.broker.message import Delivery
 
 _BACKOFF_MAX_SECONDS = 24 * 60 * 60.0
+_STALE_MAX = 64
 
 
 def backoff(base_ms: int, attempt: int) -> float:
@@ -81,6 +82,12 @@ class Timers:
             self._times[timed] = time
             self._sequence += 1
             heapq.heappush(self._heap, (time, self._sequence, timed))
+            if len(self._heap) > 2 * len(self._times) + _STALE_MAX:
+                self._forget_stale()
+
+    def _forget_stale(self) -> None:
+        self._heap = [entry for entry in self._heap if self._times.get(entry[2]) == entry[0]]
+        heapq.heapify(self._heap)
 
     def cancel(self, timed: Timed) -> None:
         self._times.pop(timed, None)

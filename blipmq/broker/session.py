@@ -82,9 +82,26 @@ class Session:
     _stalled: Frame | None = None
     _auth_failures: int = 0
     _own: int = 0
+    _buffer_bytes: int = 0
     _subscriptions: dict[int, None] = attrs.Factory(dict)
 
     # Bytes
+
+    def received(self, count: int) -> None:
+        """The first `count` bytes of `decoder.room()` were received.
+
+        A receive buffer counts as memory; when there is none left, the connection is to be closed.
+        """
+        self.decoder.filled(count)
+        stats, growth = self.broker.stats, self.decoder.allocated - self._buffer_bytes
+        if growth > 0 and stats.memory_bytes + growth > self.broker.limits.max_memory_bytes:
+            stats.connections_refused[CloseReason.MEMORY] += 1
+            self.close_reason = CloseReason.MEMORY
+        self._count_buffer(growth)
+
+    def _count_buffer(self, growth: int) -> None:
+        self._buffer_bytes += growth
+        self.broker.stats.memory_bytes += growth
 
     def advance(self, now: float) -> bool:
         """Carry out the requests that were received, in order.
@@ -262,6 +279,7 @@ class Session:
 
     def end(self, now: float) -> None:
         """The connection is gone: what it held comes back, its subscriptions are parked or end."""
+        self._count_buffer(-self._buffer_bytes)
         self.broker.disconnect(self, list(self._subscriptions), now)
         self._subscriptions.clear()
 

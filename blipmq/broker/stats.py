@@ -23,13 +23,9 @@ class DropReason(StrEnum):
     KEPT = "kept"
     """No QoS 1 subscription came for it before newer messages took its place."""
     MAX_RETRIES = "max_retries"
-    """Delivered as often as allowed, and there are no dead letters for it to go to."""
-    QOS0 = "qos0"
-    """QoS 0, and the subscription had fallen behind what memory holds."""
+    """Delivered as often as allowed, and never settled."""
     MEMORY = "memory"
     """QoS 0, and the broker held as many bytes of messages as it may."""
-    DRAINING = "draining"
-    """QoS 0, published while the daemon was shutting down."""
     COMMIT_FAILED = "commit_failed"
     """The log did not take it; a QoS 1 publish is answered by a NACK as well."""
     NO_SUBSCRIBER = "no_subscriber"
@@ -38,8 +34,6 @@ class DropReason(StrEnum):
     """It waited in a QoS 0 subscription whose connection ended."""
     SUBSCRIPTION_EXPIRED = "subscription_expired"
     """It waited in a parked subscription that nobody took over in time."""
-    DEAD_LETTERS_FULL = "dead_letters_full"
-    """The oldest of a `$dead.` topic that was full."""
 
 
 class CloseReason(StrEnum):
@@ -49,8 +43,10 @@ class CloseReason(StrEnum):
     """It was one more than `max_connections`."""
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     """It had not authenticated within `handshake_timeout_ms`."""
+    MEMORY = "memory"
+    """Its unfinished frame did not fit into `max_memory_bytes`."""
     AUTH_FAILURES = "auth_failures"
-    """It sent more than `max_auth_failures` wrong API keys."""
+    """It sent more than `max_auth_failures` AUTHs that failed."""
 
 
 NACK_CODES: Final = (400, 401, 403, 404, 413, 426, 429, 500, 503)
@@ -93,7 +89,6 @@ class Stats:
     """Deliveries, redeliveries included, indexed by their QoS."""
     redelivered: int = 0
     expired: int = 0
-    dead_lettered: int = 0
     dropped: dict[DropReason, int] = attrs.field(factory=_by_drop_reason)
 
     nacks: dict[int, int] = attrs.field(factory=_by_nack_code)

@@ -15,10 +15,10 @@ from blipmq.broker.retry import DeliveryDeadlines
 from blipmq.broker.stats import Backlog, DropReason
 from blipmq.broker.topic import Topic
 from blipmq.protocol.run import Run
-from blipmq.wal.record import Settled, SubscriptionState, UnsettledRange
+from blipmq.wal.record import Attempted, Settled, SubscriptionState, UnsettledRange
 
 
-@attrs.frozen
+@attrs.define
 class Taken:
     """Message `index` of a run, for a subscriber; `tag` is 0 when there is nothing to settle."""
 
@@ -102,12 +102,15 @@ class Subscription:
 
     def backlog(self, now: float) -> Backlog:
         """What an operator sees of it."""
+        topic = self.topic.name.decode()
+        return Backlog(str(self.id), topic, self.held, self.held_bytes, self.age(now))
+
+    def age(self, now: float) -> float:
+        """Seconds since its oldest message arrived; 0 without one."""
         arrived = [self.node.arrived] if self.waiting else []
         if self.unsettled.lowest is not None:
             arrived.append(self.unsettled.lowest.arrived)
-        age = now - min(arrived) if arrived else 0.0
-        topic = self.topic.name.decode()
-        return Backlog(str(self.id), topic, self.held, self.held_bytes, max(0.0, age))
+        return max(0.0, now - min(arrived)) if arrived else 0.0
 
     def state(self) -> SubscriptionState:
         """What the log has to know of it."""
@@ -132,15 +135,15 @@ class Subscription:
             return self._take_returned(returned, holder, now)
         if not fresh:
             return None
-        run, index = self.node.run, self.index
+        node, index = self.node, self.index
+        run = node.run
         assert run is not None
-        self.index += 1
+        self.step(1)
         stats = self.context.stats
         if not (run.qos and self.qos):
             stats.delivered[0] += 1
             return Taken(run, index, 0, 1)
         number = run.first + index
-        node = self.node
         delivery = Delivery(number, number, run, 0, node.expires, node.arrived)
         self._deliver(delivery, holder, now)
         return Taken(run, index, number, 1)
@@ -165,21 +168,29 @@ class Subscription:
         stats.delivered[1] += delivery.count
         if delivery.attempt > 1:
             stats.redelivered += delivery.count
+            self.context.log(Attempted(self.id, delivery.first, delivery.last, delivery.attempt))
 
     def _at_message(self, now: float) -> bool:
         """Move the cursor to a message that may be delivered, if there is one."""
         while self.waiting:
             node, run = self.node, self.node.run
-            if run is None or self.index >= run.count:
-                assert node.next is not None
-                self.node, self.index = node.next, 0
-            elif run.qos == 0 and run.first < self.born:
-                self.index = run.count
+            assert run is not None
+            if run.qos == 0 and run.first < self.born:
+                self.step(run.count)
             elif node.expires <= now:
                 self._pass(run.count - self.index, None)
             else:
                 return True
         return False
+
+    def step(self, count: int) -> None:
+        """Move the cursor past `count` messages of its run, and off a run that is finished.
+
+        So a cursor holds no run that it wants nothing of.
+        """
+        self.index += count
+        while self.node.next is not None and self.index >= self.node.count:
+            self.node, self.index = self.node.next, 0
 
     # Settling
 
@@ -211,8 +222,14 @@ class Subscription:
     def recover(
         self, run: Run, first: int, last: int, attempts: int, arrived: float, expires: float
     ) -> None:
-        """Take back messages that the log says are not settled."""
-        self.add_waiting(Delivery(first, last, run, attempts, expires, arrived))
+        """Take back messages that the log says are not settled.
+
+        Whoever had them is gone, so what was delivered as often as allowed is given up.
+        """
+        delivery = Delivery(first, last, run, attempts, expires, arrived)
+        self.add_waiting(delivery)
+        if attempts >= self.context.max_attempts:
+            self._drop(delivery, DropReason.MAX_RETRIES)
 
     def add_waiting(self, delivery: Delivery) -> None:
         """Let an unsettled range wait for a delivery: one that came back, was kept or recovered."""
@@ -252,6 +269,8 @@ class Subscription:
             self._drop(delivery, None)
         elif delivery.attempt >= self.context.max_attempts:
             self._drop(delivery, DropReason.MAX_RETRIES)
+        elif delivery.expires != NEVER:
+            self.context.timers.at(self.topic, delivery.expires)
 
     def tick(self, now: float) -> float | None:
         """Take back what was not settled in time. Returns when the next deadline is, if any."""
@@ -265,6 +284,7 @@ class Subscription:
         """Drop what has expired, and the oldest waiting ones while it holds too much."""
         while (oldest := self.returned.lowest) is not None and oldest.expires <= now:
             self._drop(oldest, None)
+        self._at_message(now)
         limits = self.context.limits
         excess = self.held - limits.queue_capacity
         while excess > 0 and (dropped := self._drop_oldest(excess, now, DropReason.CAPACITY)):
@@ -301,7 +321,7 @@ class Subscription:
         run = self.node.run
         assert run is not None
         first = run.first + self.index
-        self.index += count
+        self.step(count)
         self._count(count, reason)
         if run.qos and self.qos:
             self.context.log(Settled(self.id, first, first + count - 1))

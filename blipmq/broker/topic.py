@@ -78,6 +78,8 @@ class Topic:
             after.messages_before -= messages
             after.bytes_before -= size
             after = after.next
+        for subscription in self.subscriptions:
+            subscription.step(0)
         self._advance(now)
 
     def _advance(self, now: float) -> None:

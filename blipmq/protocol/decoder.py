@@ -60,6 +60,11 @@ class Decoder:
         """Bytes received that no run or frame was made of yet."""
         return self._end - self._start
 
+    @property
+    def allocated(self) -> int:
+        """Size of the receive buffer in bytes."""
+        return len(self._buffer)
+
     def room(self) -> memoryview:
         """Where the next bytes may be put: at least 1 KiB."""
         if self._start == self._end and not self._pinned:
@@ -187,13 +192,14 @@ class Decoder:
         length_min = LENGTH_MIN + len(head)
         offsets = array("I", (start, start + stride))
         at = start + stride
+        length_max = min(self.length_max, LENGTH_MAX_PUBLISH)
         last = end - LENGTH_BYTES - length_min
         while at <= last:
             if buffer[at + TYPE_AT] != PUBLISH or not startswith(head, at + QOS_AT):
                 break
             (length,) = unpack_from(buffer, at)
             at += LENGTH_BYTES + length
-            if not length_min <= length <= LENGTH_MAX_PUBLISH or at > end:
+            if not length_min <= length <= length_max or at > end:
                 break
             offsets.append(at)
         return offsets

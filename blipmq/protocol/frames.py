@@ -54,7 +54,7 @@ TOPIC_LENGTH_AT: Final = 14
 TOPIC_AT: Final = 16
 
 
-@attrs.frozen
+@attrs.define
 class Frame:
     """One frame that is not part of a run: a request, a reply, or a message that is malformed.
 

@@ -1,0 +1,139 @@
+"""QoS 1 messages that no QoS 1 subscription matches."""
+
+from __future__ import annotations
+
+from blipmq.broker.limits import Retention
+from blipmq.broker.stats import DropReason
+from tests.broker.world import World
+
+
+def test_they_are_kept_for_the_first_qos_1_subscription_in_their_order() -> None:
+    client = World.create().connect()
+    client.publish(b"t", b"one", b"two")
+    client.publish(b"t", b"three")
+
+    subscription = client.subscribe(b"t")
+    client.publish(b"t", b"four")
+
+    assert client.poll_all(subscription) == [b"one", b"two", b"three", b"four"]
+
+
+def test_the_second_subscription_gets_none_of_them() -> None:
+    client = World.create().connect()
+    client.publish(b"t", b"kept")
+
+    first, second = client.subscribe(b"t"), client.subscribe(b"t")
+
+    assert client.poll_all(second) == []
+    assert client.poll_all(first) == [b"kept"]
+
+
+def test_a_qos_0_subscription_does_not_take_them() -> None:
+    client = World.create().connect()
+    client.publish(b"t", b"kept")
+
+    assert client.poll_all(client.subscribe(b"t", 0)) == []
+    assert client.poll_all(client.subscribe(b"t", 1)) == [b"kept"]
+
+
+def test_they_are_kept_though_a_qos_0_subscription_gets_them() -> None:
+    client = World.create().connect()
+    lossy = client.subscribe(b"t", 0)
+    client.publish(b"t", b"kept")
+
+    assert client.poll_all(lossy) == [b"kept"]
+    assert client.poll_all(client.subscribe(b"t")) == [b"kept"]
+
+
+def test_qos_0_messages_are_not_kept() -> None:
+    client = World.create().connect()
+    client.subscribe(b"t", 0)
+    client.publish(b"t", b"one", qos=1)
+    client.publish(b"t", b"two", qos=0)
+    client.publish(b"t", b"three", qos=1)
+
+    assert client.poll_all(client.subscribe(b"t")) == [b"one", b"three"]
+
+
+def test_beyond_the_limit_the_oldest_are_dropped_and_counted() -> None:
+    client = World.create(retention=Retention(kept_messages=3)).connect()
+    client.publish(b"t", b"1", b"2")
+    client.publish(b"t", b"3", b"4", b"5")
+
+    assert client.poll_all(client.subscribe(b"t")) == [b"3", b"4", b"5"]
+    assert client.world.broker.stats.dropped[DropReason.KEPT] == 2
+
+
+def test_the_limit_is_per_topic() -> None:
+    client = World.create(retention=Retention(kept_messages=1)).connect()
+    client.publish(b"t", b"x")
+    client.publish(b"u", b"y")
+
+    assert client.poll_all(client.subscribe(b"t")) == [b"x"]
+    assert client.poll_all(client.subscribe(b"u")) == [b"y"]
+
+
+def test_with_a_limit_of_none_the_topic_is_forgotten_at_once() -> None:
+    client = World.create(retention=Retention(kept_messages=0)).connect()
+    client.publish(b"t", b"x")
+
+    assert client.world.broker.stats.topics == 0
+    assert client.poll_all(client.subscribe(b"t")) == []
+
+
+def test_one_of_them_may_be_settled_before_the_others_are_delivered() -> None:
+    world = World.create()
+    client = world.connect()
+    client.publish(b"t", b"one", b"two", b"three", b"four")
+    subscription = client.subscribe(b"t")
+    first = client.poll(subscription)
+    second = client.poll(subscription)
+    assert first is not None
+    assert second is not None
+
+    client.ack(subscription, second.tag)
+    world.pass_time(1)
+
+    assert sorted(client.poll_all(subscription)) == [b"four", b"one", b"three"]
+    assert client.ack(subscription, first.tag) == []
+
+
+def test_they_are_not_kept_while_a_parked_subscription_waits_for_them() -> None:
+    world = World.create()
+    client = world.connect()
+    client.subscribe(b"t")
+    client.disconnect()
+    world.connect().publish(b"t", b"x")
+
+    stranger = world.connect(b"other key")
+
+    assert stranger.poll_all(stranger.subscribe(b"t")) == []
+
+
+def test_the_first_subscription_gets_what_is_not_committed_yet_as_well() -> None:
+    world = World.create(durable=True)
+    client = world.connect()
+    client.publish(b"t", b"committed")
+    world.commit()
+    client.publish(b"t", b"not yet")
+
+    subscriber = world.connect()
+    subscription = subscriber.subscribe(b"t")
+    assert subscriber.poll_all(subscription) == [b"committed"]
+    world.commit()
+
+    assert subscriber.poll_all(subscription) == [b"not yet"]
+
+
+def test_the_first_subscription_gets_no_qos_0_message_from_before_it() -> None:
+    world = World.create(durable=True)
+    client = world.connect()
+    client.subscribe(b"t", 0)
+    client.publish(b"t", b"one", qos=1)
+    client.publish(b"t", b"two", qos=0)
+
+    subscriber = world.connect()
+    subscription = subscriber.subscribe(b"t")
+    world.commit()
+
+    assert subscriber.poll_all(subscription) == [b"one"]
