@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import attrs
 
@@ -25,11 +26,11 @@ from blipmq.wal.record import (
 )
 from blipmq.wal.segment import Segment, SegmentReader, segment_name, sequences
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
 
 
 class NoRoom(LogError):
-    """The disk, the quota or the file size limit is full. Nothing was appended; try again later."""
+    """The disk, the quota or a limit on files is full. Nothing was appended; try again later."""
 
 
 @attrs.define(eq=False)
@@ -80,22 +81,42 @@ class Log:
 
     def _recover(self) -> tuple[list[tuple[int, Fact]], int]:
         found = sequences(self.disk.names())
-        while found:
-            reader = SegmentReader(self.disk, found[-1], last=True)
-            facts: list[tuple[int, Fact]] = []
-            number = 0
-            for id_, fact in reader:
-                number = max(number, id_ + (fact.count if isinstance(fact, RunRecord) else 0))
-                if not isinstance(fact, RunRecord):
-                    facts.append((id_, fact))
-            if reader.torn:
-                self._cut(reader)
-            if facts:
-                self._select(found, facts[0][1])
-                return facts, number
-            # It was torn before its first checkpoint was written: nothing was ever in it.
-            self.disk.remove(segment_name(found.pop()))
-        return [], 0
+        if not found:
+            return [], 0
+        facts, number = self._read_last(found[-1])
+        if not facts:
+            # It was torn before its first checkpoint was written: nothing was ever in it, and the
+            # segment before it, if there was one, was still in use.
+            torn = found.pop()
+            if torn > 1:
+                if found[-1:] != [torn - 1]:
+                    raise CorruptLog(f"{self._path(torn - 1)}: the segment is missing")
+                facts, number = self._read_last(found[-1])
+                if not facts:
+                    raise CorruptLog(f"{self._path(found[-1])}: offset 0: there is no checkpoint")
+            self.disk.remove(segment_name(torn))
+        if facts:
+            self._select(found, facts[0][1])
+        return facts, number
+
+    def _path(self, sequence: int) -> Path:
+        return self.disk.directory / segment_name(sequence)
+
+    def _read_last(self, sequence: int) -> tuple[list[tuple[int, Fact]], int]:
+        """The facts of the last segment but for the runs, and a number above every id in it."""
+        reader = SegmentReader(self.disk, sequence, last=True)
+        facts: list[tuple[int, Fact]] = []
+        number = 0
+        for id_, fact in reader:
+            if not facts and not isinstance(fact, Checkpoint):
+                where = f"{self._path(sequence)}: offset {reader.end}"
+                raise CorruptLog(f"{where}: the first record is not a checkpoint")
+            number = max(number, id_ + (fact.count if isinstance(fact, RunRecord) else 0))
+            if not isinstance(fact, RunRecord):
+                facts.append((id_, fact))
+        if reader.torn:
+            self._cut(reader)
+        return facts, number
 
     def _cut(self, reader: SegmentReader) -> None:
         self.torn_bytes += reader.torn
@@ -108,13 +129,10 @@ class Log:
 
     def _select(self, found: list[int], checkpoint: Fact) -> None:
         """Hold the segments that are there against those that the checkpoint wants."""
-        if not isinstance(checkpoint, Checkpoint):
-            path = self.disk.directory / segment_name(found[-1])
-            raise CorruptLog(f"{path}: the first record is not a checkpoint")
+        assert isinstance(checkpoint, Checkpoint)
         wanted = {*checkpoint.segments, found[-1]}
         if missing := sorted(wanted - set(found)):
-            path = self.disk.directory / segment_name(missing[0])
-            raise CorruptLog(f"{path}: the segment is missing")
+            raise CorruptLog(f"{self._path(missing[0])}: the segment is missing")
         for sequence in found:
             if sequence not in wanted:
                 self.disk.remove(segment_name(sequence))
@@ -123,14 +141,17 @@ class Log:
     def runs(self) -> Iterator[RunRecord]:
         """Every run in the log, in order; its data is valid until the next one is asked for.
 
-        Raises CorruptLog where a segment does not check.
+        Raises CorruptLog where a segment does not check, LogError when one cannot be read.
         """
         for segment in self._segments:
             reader = SegmentReader(self.disk, segment.sequence, last=False)
-            for _, fact in reader:
-                if isinstance(fact, RunRecord):
-                    segment.note(fact.topic, fact.first + fact.count - 1)
-                    yield fact
+            try:
+                for _, fact in reader:
+                    if isinstance(fact, RunRecord):
+                        segment.note(fact.topic, fact.first + fact.count - 1)
+                        yield fact
+            except OSError as error:
+                raise LogError(f"{self._path(segment.sequence)}: {error.strerror}") from None
             segment.size = reader.end
 
     @property
@@ -185,9 +206,16 @@ class Log:
             return file
         except OSError as error:
             if file is not None:
-                file.close()
-                self.disk.remove(name)
+                self._take_back(file, name)
             raise self._error(error) from None
+
+    def _take_back(self, file: File, name: str) -> None:
+        """Remove a segment that could not be begun: its checkpoint must not outlive this moment."""
+        try:
+            file.close()
+            self.disk.remove(name)
+        except OSError as error:
+            raise LogError(f"{self.disk.directory / name}: {error.strerror}") from None
 
     def append(self, facts: Sequence[Fact], next_number: int, time_ms: int) -> None:
         """Write the facts with one call, in order.

@@ -32,6 +32,7 @@ Facts, by kind:
     4 closed        u64 subscription, u64 next number
     5 checkpoint    u64 reserved number, u32 n, n times u64 segment, u32 n, n subscriptions,
                     u32 n, n times kept
+    6 attempted     u64 subscription, u64 first number, u64 last number, u16 attempts
 
     subscription    u64 id, u64 cursor, u8 n, n bytes of owner, u16 n, n bytes of topic,
                     u32 n, n times: u64 first, u64 last, u16 attempts
@@ -66,6 +67,7 @@ SETTLED: Final = 2
 OPENED: Final = 3
 CLOSED: Final = 4
 CHECKPOINT: Final = 5
+ATTEMPTED: Final = 6
 
 _ID_AND_LENGTH = struct.Struct("<QI")
 _RUN = struct.Struct("<BQH")
@@ -74,6 +76,7 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _SUBSCRIPTION = struct.Struct("<QQB")
 _RANGE = struct.Struct("<QQH")
+_ATTEMPTED = struct.Struct("<QQQH")
 _CLOSED = struct.Struct("<QQ")
 _SETTLED = struct.Struct("<QQQ")
 
@@ -122,6 +125,16 @@ class Settled:
 
 
 @attrs.frozen
+class Attempted:
+    """Numbers first to last were delivered to the subscription `attempts` times in all."""
+
+    subscription: int
+    first: int
+    last: int
+    attempts: int
+
+
+@attrs.frozen
 class Opened:
     """A durable subscription exists from now on."""
 
@@ -151,7 +164,7 @@ class Checkpoint:
     kept: tuple[tuple[bytes, int], ...] = ()
 
 
-Fact = RunRecord | Settled | Opened | Closed | Checkpoint
+Fact = RunRecord | Settled | Attempted | Opened | Closed | Checkpoint
 
 
 def segment_header(sequence: int, salt: int) -> bytes:
@@ -181,6 +194,9 @@ def encode(fact: Fact, next_number: int, salt: int) -> list[Bytes]:
             return _record(fact.first, salt, head + _U32.pack(fact.count), fact.data)
         case Settled():
             return encode_settled([fact], next_number, salt)
+        case Attempted(subscription, first, last, attempts):
+            row = _ATTEMPTED.pack(subscription, first, last, min(attempts, 0xFFFF))
+            return _record(next_number, salt, bytes((ATTEMPTED,)) + row)
         case Opened():
             return _record(next_number, salt, bytes((OPENED,)) + _subscription(fact.subscription))
         case Closed():
@@ -260,6 +276,8 @@ def decode(id_: int, payload: Bytes) -> list[Fact]:
                 return [Closed(*_CLOSED.unpack_from(view, 1))]
             case 5:
                 return [_decode_checkpoint(view)]
+            case 6:
+                return [Attempted(*_ATTEMPTED.unpack_from(view, 1))]
             case kind:
                 raise ValueError(f"unknown kind of record {kind}")
     except (struct.error, UnicodeDecodeError, IndexError) as error:

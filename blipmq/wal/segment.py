@@ -28,8 +28,10 @@ from blipmq.wal.record import (
     records,
 )
 
-_NAME = re.compile(r"^(\d{16})\.wal$")
+_NAME = re.compile(r"([0-9]{16})\.wal")
 _SECTOR: Final = 512
+_SEARCH_BYTES_MAX: Final = 1 << 32
+"""What is checksummed at most to find a record behind a bad one; a few seconds' work."""
 
 
 def segment_name(sequence: int) -> str:
@@ -38,7 +40,7 @@ def segment_name(sequence: int) -> str:
 
 def sequences(names: list[str]) -> list[int]:
     """The sequence numbers of the segments among these file names, ascending."""
-    return sorted(int(match[1]) for name in names if (match := _NAME.match(name)))
+    return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
 
 
 @attrs.define
@@ -153,6 +155,8 @@ def is_torn(data: memoryview, start: int, written: int, salt: int) -> bool:
     length = written - start - RECORD_HEADER_BYTES
     if _checks_with_length(data, start, length, salt):
         return False
+    if _lacks_beginning(data, start):
+        return True
     end = start + RECORD_HEADER_BYTES + RECORD_HEADER.unpack_from(data, start)[1]
     if end > written:
         return True
@@ -166,6 +170,12 @@ def _checks_with_length(data: memoryview, start: int, length: int, salt: int) ->
     return bool(zlib.crc32(data[body : body + length], zlib.crc32(head, salt)) == crc)
 
 
+def _lacks_beginning(data: memoryview, start: int) -> bool:
+    """Whether the sector in which the record begins is empty from there on; no id is 0."""
+    edge = (start // _SECTOR + 1) * _SECTOR
+    return edge - start >= 8 and not any(data[start:edge])
+
+
 def _has_empty_sector(data: memoryview, start: int, end: int) -> bool:
     first = -(-start // _SECTOR) * _SECTOR
     zeros = bytes(_SECTOR)
@@ -173,13 +183,21 @@ def _has_empty_sector(data: memoryview, start: int, end: int) -> bool:
 
 
 def _follows(data: memoryview, start: int, written: int, salt: int) -> bool:
-    """Whether a record that checks begins anywhere after `start`."""
+    """Whether a record that checks begins anywhere after `start`.
+
+    Whoever wrote the bytes of a message could have made the search very long. It ends with True
+    then, so that no record is cut off which it might have found.
+    """
     unpack_from = RECORD_HEADER.unpack_from
+    searched = 0
     for at in range(start + 1, written - RECORD_HEADER_BYTES - PAYLOAD_MIN + 1):
         _, length, _ = unpack_from(data, at)
         end = at + RECORD_HEADER_BYTES + length
         if length < PAYLOAD_MIN or end > written or data[end - 1] != END_MARK[0]:
             continue
+        searched += length
+        if searched > _SEARCH_BYTES_MAX:
+            return True
         if checks(data[at : at + RECORD_HEADER_BYTES], data[at + RECORD_HEADER_BYTES : end], salt):
             return True
     return False

@@ -1,0 +1,199 @@
+"""A disk in memory whose operations are recorded, can be replayed in part, and can be made to fail.
+
+What was written is there at once, as it is for a process that is killed; there is no power cut.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from blipmq.wal.disk import DirectoryLocked, Disk, File
+
+Call = Literal[
+    "lock",
+    "names",
+    "create",
+    "open",
+    "read",
+    "append",
+    "truncate",
+    "sync",
+    "close",
+    "remove",
+    "sync_directory",
+]
+
+
+@attrs.frozen
+class Operation:
+    """A call that changed the disk, or made it hold on to what had changed.
+
+    `data` is what an append wrote, `size` what a truncation left.
+    """
+
+    call: Call
+    name: str = ""
+    data: bytes = b""
+    size: int = 0
+
+    def apply(self, files: dict[str, bytearray]) -> None:
+        match self.call:
+            case "create":
+                files[self.name] = bytearray()
+            case "append":
+                files[self.name] += self.data
+            case "truncate":
+                content = files[self.name]
+                content[self.size :] = bytes(max(0, self.size - len(content)))
+            case "remove":
+                del files[self.name]
+            case _:
+                pass
+
+
+@attrs.define(eq=False)
+class _Fault:
+    code: int
+    skip: int
+    times: int
+    written: int
+
+
+class MemoryDisk(Disk):
+    """`files` holds the content by name, `operations` all that changed it, in order."""
+
+    def __init__(self, directory: Path = Path("/log")) -> None:
+        super().__init__(directory)
+        self.files: dict[str, bytearray] = {}
+        self.operations: list[Operation] = []
+        self.locked = False
+        self.open_files = 0
+        self._faults: dict[Call, list[_Fault]] = {}
+
+    def fail(
+        self, call: Call, code: int, *, skip: int = 0, times: int = 1, written: int = 0
+    ) -> None:
+        """After `skip` more calls let the next `times` raise OSError with this code.
+
+        A failing append writes the first `written` bytes.
+        """
+        self._faults.setdefault(call, []).append(_Fault(code, skip, times, written))
+
+    def count(self, call: Call) -> int:
+        """How often this was done."""
+        return sum(operation.call == call for operation in self.operations)
+
+    def after_kill(self) -> MemoryDisk:
+        """What the next process finds: the same files, and nobody who holds them."""
+        disk = MemoryDisk(self.directory)
+        disk.files = {name: bytearray(content) for name, content in self.files.items()}
+        return disk
+
+    def check(self, call: Call, name: str) -> _Fault | None:
+        """The fault that this call meets, if any."""
+        for fault in self._faults.get(call, ()):
+            if fault.skip:
+                fault.skip -= 1
+                return None
+            if fault.times:
+                fault.times -= 1
+                return fault
+        return None
+
+    def error(self, fault: _Fault, name: str) -> OSError:
+        return OSError(fault.code, os.strerror(fault.code), str(self.directory / name))
+
+    def do(self, operation: Operation) -> None:
+        """Carry out, unless a fault comes first."""
+        if fault := self.check(operation.call, operation.name):
+            if operation.call == "append" and fault.written:
+                part = attrs.evolve(operation, data=operation.data[: fault.written])
+                part.apply(self.files)
+                self.operations.append(part)
+            raise self.error(fault, operation.name)
+        operation.apply(self.files)
+        self.operations.append(operation)
+
+    def _touch(self, call: Call, name: str) -> None:
+        if fault := self.check(call, name):
+            raise self.error(fault, name)
+        if name and name not in self.files:
+            raise FileNotFoundError(2, os.strerror(2), str(self.directory / name))
+
+    # As Disk
+
+    def lock(self) -> None:
+        self._touch("lock", "")
+        if self.locked:
+            raise DirectoryLocked("4711")
+        self.locked = True
+
+    def unlock(self) -> None:
+        self.locked = False
+
+    def names(self) -> list[str]:
+        self._touch("names", "")
+        return sorted(self.files)
+
+    def create(self, name: str) -> File:
+        if name in self.files:
+            raise FileExistsError(17, os.strerror(17), str(self.directory / name))
+        self.do(Operation("create", name))
+        return MemoryFile(self, name)
+
+    def open(self, name: str) -> File:
+        self._touch("open", name)
+        return MemoryFile(self, name)
+
+    def read(self, name: str) -> bytes:
+        self._touch("read", name)
+        return bytes(self.files[name])
+
+    def remove(self, name: str) -> None:
+        if name not in self.files:
+            raise FileNotFoundError(2, os.strerror(2), str(self.directory / name))
+        self.do(Operation("remove", name))
+
+    def sync_directory(self) -> None:
+        self.do(Operation("sync_directory"))
+
+
+class MemoryFile(File):
+    """A file of a `MemoryDisk` that is open for appending."""
+
+    def __init__(self, disk: MemoryDisk, name: str) -> None:
+        super().__init__(-1, len(disk.files[name]))
+        self._disk = disk
+        self._name = name
+        disk.open_files += 1
+
+    def append(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        data = b"".join(bytes(buffer) for buffer in buffers)
+        try:
+            self._disk.do(Operation("append", self._name, data))
+        finally:
+            self.size = len(self._disk.files[self._name])
+
+    def truncate(self, size: int) -> None:
+        self._disk.do(Operation("truncate", self._name, size=size))
+        self.size = size
+
+    def sync(self) -> None:
+        self._disk.do(Operation("sync", self._name))
+
+    def close(self) -> None:
+        self._disk.open_files -= 1
+        self._disk.do(Operation("close", self._name))
+
+
+def replay(operations: Iterable[Operation]) -> MemoryDisk:
+    """The disk after these operations and no others."""
+    disk = MemoryDisk()
+    for operation in operations:
+        operation.apply(disk.files)
+    return disk

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import struct
+import zlib
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blipmq.wal import record
+from blipmq.wal.record import (
+    Attempted,
+    Checkpoint,
+    Closed,
+    Fact,
+    Opened,
+    RunRecord,
+    Settled,
+    SubscriptionState,
+    UnsettledRange,
+)
+from tests.wal.logs import StoredRun, record_with_payload
+
+u16 = st.integers(0, 2**16 - 1)
+u32 = st.integers(0, 2**32 - 1)
+u64 = st.integers(0, 2**64 - 1)
+topics = st.binary(max_size=300) | st.just(b"t" * 65_535)
+subscriptions = st.builds(
+    SubscriptionState,
+    u64,
+    st.text(st.characters(codec="ascii"), max_size=255),
+    topics,
+    u64,
+    st.lists(st.builds(UnsettledRange, u64, u64, u16), max_size=4).map(tuple),
+)
+runs = st.builds(RunRecord, topics, u64, u32, st.binary(min_size=1), u64)
+facts: st.SearchStrategy[Fact] = (
+    st.builds(Settled, u64, u64, u64)
+    | st.builds(Attempted, u64, u64, u64, u16)
+    | st.builds(Opened, subscriptions)
+    | st.builds(Closed, u64, u64)
+    | st.builds(
+        Checkpoint,
+        u64,
+        st.lists(u64, max_size=4).map(tuple),
+        st.lists(subscriptions, max_size=3).map(tuple),
+        st.lists(st.tuples(topics, u64), max_size=3).map(tuple),
+    )
+)
+
+
+def encoded(fact: Fact, next_number: int = 9, salt: int = 1) -> bytes:
+    return b"".join(record.encode(fact, next_number, salt))
+
+
+def decoded(data: bytes, salt: int = 1) -> list[tuple[int, Fact]]:
+    found: list[tuple[int, Fact]] = []
+    for id_, body, end in record.records(data, 0, salt):
+        found += [(id_, fact) for fact in record.decode(id_, data[body:end])]
+    return found
+
+
+@given(facts, u64, u32)
+def test_every_fact_is_read_as_it_was_written(fact: Fact, next_number: int, salt: int) -> None:
+    assert decoded(encoded(fact, next_number, salt), salt) == [(next_number, fact)]
+
+
+@given(runs, u32)
+def test_a_run_is_read_as_written_and_its_first_number_is_the_id(run: RunRecord, salt: int) -> None:
+    ((id_, found),) = decoded(encoded(run, 9, salt), salt)
+    assert isinstance(found, RunRecord)
+    assert id_ == run.first
+    assert StoredRun.of(found) == StoredRun.of(run)
+
+
+@given(st.lists(facts, max_size=6))
+def test_records_follow_each_other_without_a_gap(several: list[Fact]) -> None:
+    data = b"".join(encoded(fact) for fact in several)
+    assert decoded(data) == [(9, fact) for fact in several]
+
+
+@given(st.lists(st.builds(Settled, u64, u64, u64), min_size=1))
+def test_many_settlements_are_one_record(settled: list[Settled]) -> None:
+    data = b"".join(record.encode_settled(settled, 9, 1))
+    assert len(list(record.records(data, 0, 1))) == 1
+    assert decoded(data) == [(9, fact) for fact in settled]
+
+
+def test_the_frames_of_a_run_are_written_from_where_they_are() -> None:
+    data = memoryview(b"frames")
+    assert any(part is data for part in record.encode(RunRecord(b"t", 1, 1, data), 9, 1))
+
+
+def test_attempts_that_do_not_fit_are_kept_as_the_most_that_fits() -> None:
+    state = SubscriptionState(1, "k", b"t", 5, (UnsettledRange(1, 2, 70_000),))
+    ((_, fact),) = decoded(encoded(Opened(state)))
+    assert fact == Opened(attrs.evolve(state, unsettled=(UnsettledRange(1, 2, 65_535),)))
+    assert decoded(encoded(Attempted(1, 2, 3, 70_000))) == [(9, Attempted(1, 2, 3, 65_535))]
+
+
+def test_the_layout_of_a_record_is_the_documented_one() -> None:
+    payload = b"\x02" + struct.pack("<QQQ", 7, 11, 12)
+    assert encoded(Settled(7, 11, 12), 0x0102, 0xABCD) == record_with_payload(
+        payload, 0x0102, 0xABCD
+    )
+
+
+def test_the_layout_of_a_run_is_the_documented_one() -> None:
+    payload = b"\x01" + struct.pack("<QH", 1_700, 4) + b"demo" + struct.pack("<I", 2) + b"frames"
+    run = RunRecord(b"demo", 21, 2, b"frames", 1_700)
+    assert encoded(run, 99, 5) == record_with_payload(payload, 21, 5)
+
+
+def test_a_record_written_with_another_salt_does_not_check() -> None:
+    assert decoded(encoded(Settled(1, 2, 3), salt=5), salt=6) == []
+
+
+def test_a_record_without_its_last_byte_does_not_check_whatever_its_checksum_is() -> None:
+    payload = b"\x02" + struct.pack("<QQQ", 7, 11, 12)
+    start = struct.pack("<QI", 9, len(payload) + 1)
+    crc = zlib.crc32(start + payload + b"\0", 1)
+    assert decoded(start + struct.pack("<I", crc) + payload + b"\0") == []
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\x00",
+        b"\x06" + bytes(25),
+        b"\x2a",
+        b"\x01" + bytes(9),
+        b"\x01" + struct.pack("<QH", 0, 500) + bytes(40),
+        b"\x02" + bytes(23),
+        b"\x03" + bytes(16),
+        b"\x03" + struct.pack("<QQB", 1, 2, 200) + bytes(50),
+        b"\x03" + struct.pack("<QQB", 1, 2, 1) + b"\xff" + bytes(6),
+        b"\x04" + bytes(15),
+        b"\x05" + bytes(8),
+        b"\x05" + bytes(8) + struct.pack("<I", 4_000_000_000),
+        b"\x05" + bytes(16) + struct.pack("<IH", 1, 9) + b"short",
+    ],
+)
+def test_a_record_that_does_not_fit_its_kind_is_an_error_that_names_the_kind(
+    payload: bytes,
+) -> None:
+    with pytest.raises(ValueError, match=rf"kind.* {payload[0]}\b"):
+        decoded(record_with_payload(payload))
+
+
+@given(u64, u32)
+def test_a_segment_header_is_read_as_it_was_written(sequence: int, salt: int) -> None:
+    header = record.segment_header(sequence, salt)
+    assert len(header) == record.SEGMENT_HEADER_BYTES
+    assert record.parse_segment_header(header) == (sequence, salt)
+
+
+def test_a_segment_header_begins_with_the_magic_and_the_version() -> None:
+    assert record.segment_header(1, 2)[:12] == b"BLIPWAL\0\x02\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (record.segment_header(1, 2)[:31], "31 bytes long"),
+        (b"x" + record.segment_header(1, 2)[1:], "not a segment of a BlipMQ log"),
+        (b"BLIPWAL\0\x01\0\0\0" + record.segment_header(1, 2)[12:], "version 1; .* reads 2"),
+        (record.segment_header(1, 2)[:-1] + b"?", "checksum"),
+    ],
+)
+def test_a_header_that_is_none_is_an_error_that_says_why(header: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        record.parse_segment_header(header)
