@@ -82,20 +82,21 @@ class RateLimited:
     max_keys: int = 1_024
     _windows: dict[Hashable, _Window] = attrs.field(factory=dict, init=False)
 
-    def warning(self, key: Hashable, event: str, *, now: float, **values: object) -> None:
-        """Log `event` as a warning, unless `key` had its lines in this second."""
+    def warning(self, key: Hashable, event: str, *, now: float, **values: object) -> bool:
+        """Log `event` as a warning, unless `key` had its lines in this second: then False."""
         window = self._window(key, now)
         if now - window.since >= 1:
             window.since = now
             window.lines = 0
         if window.lines >= self.lines_per_second:
             window.suppressed += 1
-            return
+            return False
         window.lines += 1
         if window.suppressed:
             values["suppressed"] = window.suppressed
             window.suppressed = 0
         self.logger.warning(event, **values)
+        return True
 
     def _window(self, key: Hashable, now: float) -> _Window:
         window = self._windows.get(key)

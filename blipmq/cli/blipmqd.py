@@ -26,6 +26,7 @@ from blipmq.nursery import root
 FAILED: Final = 1
 UNUSABLE: Final = 2
 INTERRUPTED: Final = 130
+"""As shells say it; only before the daemon listens for signals itself."""
 
 log: FilteringBoundLogger = structlog.get_logger()
 
@@ -42,6 +43,8 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except click.Abort:
+        return INTERRUPTED
     assert isinstance(status, int)
     return status
 
@@ -94,7 +97,7 @@ def _serve(config: Config) -> int:
 def _failed(error: BaseException) -> int:
     causes = list(_leaves(error))
     if all(isinstance(cause, KeyboardInterrupt) for cause in causes):
-        return INTERRUPTED  # before the daemon listens for signals itself
+        return INTERRUPTED
     if all(isinstance(cause, ConfigError) for cause in causes):
         return _unusable(*causes)
     if all(isinstance(cause, ConfigError | LogError) for cause in causes):

@@ -39,7 +39,7 @@ class Connection:
             self.outgoing.ring()
 
     def stop(self) -> None:
-        """Read no more; send the replies that wait, then close."""
+        """Read no more; send the replies that wait or are owed for publishes, then close."""
         self._reading.cancel()
 
     async def run(self) -> None:
@@ -60,6 +60,9 @@ class Connection:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, nursery.cancel_scope)
             await self._read(nursery.cancel_scope)
+            # Whatever ended the reading: a publish whose commit fails is owed its NACK.
+            while self.session.uncommitted:
+                await self.incoming.wait()
             linger = self.state.config.shutdown.linger_timeout_ms / 1000
             nursery.cancel_scope.deadline = trio.current_time() + linger
             self.ended.set()
@@ -81,8 +84,9 @@ class Connection:
         if handshake.cancelled_caught:
             state.stats.connections_refused[CloseReason.HANDSHAKE_TIMEOUT] += 1
             state.warn("handshake timeout", "handshake timeout", peer=self.peer)
-        elif self.session.close_reason is CloseReason.AUTH_FAILURES:
-            state.warn("auth failures", "too many failed AUTHs", peer=self.peer)
+        elif self.session.close_reason is not None:
+            reason = self.session.close_reason.value
+            state.warn(reason, "connection closed", peer=self.peer, reason=reason)
 
     async def _write(self, conversation: trio.CancelScope) -> None:
         try:

@@ -95,12 +95,7 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[Stats], int]], ...]] = (
         lambda stats: stats.redelivered,
     ),
     ("messages_expired", "Messages whose TTL ended.", lambda stats: stats.expired),
-    (
-        "messages_dead_lettered",
-        "Messages that went to the dead letters.",
-        lambda stats: stats.dead_lettered,
-    ),
-    ("auth_failures", "AUTHs with an unknown API key.", lambda stats: stats.auth_failures),
+    ("auth_failures", "AUTHs that failed.", lambda stats: stats.auth_failures),
     (
         "framing_errors",
         "Connections closed because what came was no frame.",

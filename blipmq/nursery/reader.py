@@ -43,12 +43,10 @@ async def read(
         count = await receive_into(stream, room)
         if not count:
             break
-        session.decoder.filled(count)
+        session.received(count)
         await _carry_out(state, session, incoming, outgoing)
         if session.state is State.READY:
             handshake.deadline = float("inf")
-    while session.uncommitted:
-        await incoming.wait()
 
 
 async def _carry_out(state: DaemonState, session: Session, incoming: Bell, outgoing: Bell) -> None:

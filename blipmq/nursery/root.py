@@ -55,19 +55,20 @@ async def serve(
         state.readiness,
         config.metrics.max_labelled_subscriptions,
     )
-    async with trio.open_nursery() as outermost, trio.open_nursery() as services:
-        metrics_address = await services.start(
-            serve_metrics, metrics, config.metrics_addr, config.metrics_port
-        )
-        if state.queue is not None:
-            log = await _recover(state)
-            outermost.start_soon(WalWriter(state, log, metrics, state.queue).run)
+    async with trio.open_nursery() as outermost:
         try:
-            await _serve_clients(state, services, metrics_address, task_status)
+            async with trio.open_nursery() as services:
+                metrics_address = await services.start(
+                    serve_metrics, metrics, config.metrics_addr, config.metrics_port
+                )
+                if state.queue is not None:
+                    log = await _recover(state)
+                    outermost.start_soon(WalWriter(state, log, metrics, state.queue).run)
+                await _serve_clients(state, services, metrics_address, task_status)
+                services.cancel_scope.cancel()
         finally:
-            services.cancel_scope.cancel()
             if state.queue is not None:
-                state.queue.send.close()
+                state.queue.close(state.broker.handoff())
     state.log.info("stopped")
 
 
@@ -150,7 +151,9 @@ def _open_log(state: DaemonState, now: float) -> Log:
     try:
         facts, next_number = log.recover()
         broker.restore(facts, log.runs(), next_number, now, outside.time_ms())
-        log.roll(broker.checkpoint(), broker.context.next_number, broker.wanted_from)
+        checkpoint = broker.checkpoint()
+        log.roll(checkpoint, broker.context.next_number, broker.wanted_from)
+        broker.checkpointed(checkpoint)
     except BaseException:
         log.close()
         raise

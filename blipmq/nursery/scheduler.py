@@ -24,12 +24,7 @@ def _step(state: DaemonState, now: float) -> None:
     deadline = state.broker.next_deadline
     if deadline is not None and deadline <= now:
         state.broker.tick(now)
-    batch = None
-    if state.flush_at is not None and state.flush_at <= now:
+    flush = state.flush_at is not None and state.flush_at <= now
+    if flush:
         state.flush_at = None
-        batch = state.broker.handoff()
-    if batch is not None and state.queue is not None:
-        state.queue.put(batch)
-        state.look()
-    else:
-        state.hand_on()
+    state.hand_on(everything=flush)

@@ -63,7 +63,8 @@ class DaemonState:
 
     def warn(self, key: Hashable, event: str, **values: object) -> None:
         """Log what a stranger can provoke, at a bounded rate for each key."""
-        self._warnings.warning(key, event, now=trio.current_time(), **values)
+        if not self._warnings.warning(key, event, now=trio.current_time(), **values):
+            self.stats.log_lines_suppressed += 1
 
     def stop(self, reason: str) -> None:
         """Begin the shutdown: no new publishes, no new connections."""
@@ -77,10 +78,14 @@ class DaemonState:
         if self.queue is not None:
             await self.queue.reserve()
 
-    def hand_on(self) -> None:
-        """End of a step: what publishers wait for goes to the log now, the rest before long."""
+    def hand_on(self, *, everything: bool = False) -> None:
+        """End of a step: what publishers wait for goes to the log now, the rest before long.
+
+        The rest goes along with it, or at once if `everything` is to go.
+        """
         if self.queue is not None:
-            batch = self.broker.handoff() if self.broker.has_publications else None
+            flush = everything or self.broker.has_publications
+            batch = self.broker.handoff() if flush else None
             if batch is None:
                 self.queue.release()
             else:

@@ -6,6 +6,8 @@ is one step, and a cancellation never leaves numbered messages that nobody commi
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import attrs
 import trio
 
@@ -23,7 +25,8 @@ class WalQueue:
 
     def __attrs_post_init__(self) -> None:
         self._room = trio.Semaphore(self.size)
-        self.send, self.receive = trio.open_memory_channel[Batch](self.size)
+        # One more than can be reserved: the last batch of a shutdown needs no reservation.
+        self.send, self.receive = trio.open_memory_channel[Batch](self.size + 1)
 
     async def reserve(self) -> None:
         """Wait for a place. It is then used by `put` or given back by `release`."""
@@ -35,6 +38,16 @@ class WalQueue:
     def put(self, batch: Batch) -> None:
         """Hand on a batch, in a place that was reserved."""
         self.send.send_nowait(batch)
+
+    def close(self, last: Batch | None) -> None:
+        """Nothing more comes but for `last`; the writer ends when it has written everything.
+
+        A writer that was cancelled has ended already; then `last` is dropped.
+        """
+        if last is not None:
+            with suppress(trio.BrokenResourceError):
+                self.send.send_nowait(last)
+        self.send.close()
 
     def release(self, count: int = 1) -> None:
         """Give places back."""

@@ -65,39 +65,34 @@ class WalWriter:
 
     async def _commit(self, batches: list[Batch]) -> None:
         state, broker = self.state, self.state.broker
+        batch = _together(batches)
         try:
-            await self._write(batches)
+            await self._write(batch)
         except LogError as error:
-            for batch in reversed(batches):
-                broker.failed(batch, str(error), trio.current_time())
+            broker.failed(batch, str(error), trio.current_time())
             if isinstance(error, NoRoom):
                 state.warn("no room", "the log cannot grow", error=str(error))
             else:
                 self._fail(error)
         else:
-            now = trio.current_time()
-            for batch in batches:
-                broker.committed(batch, now)
+            broker.committed(batch, trio.current_time())
         self.queue.release(len(batches))
         state.look()
 
-    async def _write(self, batches: list[Batch]) -> None:
-        """Write all batches; with the policy `always`, also sync. Raises LogError."""
+    async def _write(self, batch: Batch) -> None:
+        """Write a batch; with the policy `always`, also sync. Raises LogError."""
         if self._failure is not None:
             raise self._failure
         if self.log.full or self.state.broker.needs_checkpoint:
             await self._roll()
-        facts = [fact for batch in batches for fact in batch.facts]
-        if not facts:
+        if not batch.facts:
             return
-        call = partial(self._append, facts, batches[-1].next_number)
+        call = partial(self._append, batch.facts, batch.next_number)
         await self.state.outside.run_blocking(call)
         stats = self.state.stats
         stats.wal_appends = self.log.appended_records
         stats.wal_bytes = self.log.appended_bytes
-        self._unsynced_messages += sum(
-            publication.run.count for batch in batches for publication in batch.publications
-        )
+        self._unsynced_messages += sum(publication.run.count for publication in batch.publications)
         self._dirty.set()
         if self.policy.kind == "every_n" and self._unsynced_messages >= self.policy.value:
             self._enough.set()
@@ -126,6 +121,8 @@ class WalWriter:
                 )
         except NoRoom as error:
             self.state.warn("no room", "no room for a new segment", error=str(error))
+        else:
+            broker.checkpointed(checkpoint)
         self.state.stats.wal_segments = self.log.segments
 
     async def _sync_now_and_then(self) -> None:
@@ -161,3 +158,14 @@ class WalWriter:
         except LogError as error:
             if self._failure is None:
                 self._failure = error
+
+
+def _together(batches: list[Batch]) -> Batch:
+    """One batch of all, in their order."""
+    if len(batches) == 1:
+        return batches[0]
+    return Batch(
+        [fact for batch in batches for fact in batch.facts],
+        [publication for batch in batches for publication in batch.publications],
+        batches[-1].next_number,
+    )

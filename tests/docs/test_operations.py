@@ -52,14 +52,14 @@ async def test_a_damaged_log_that_is_cut_off_at_the_offset_named_gives_what_was_
         peer = await daemon.client()
         for body in (b"one", b"two", b"three"):
             assert await peer.publish("demo", body) == []
-    data = disk.files["0000000000000001.wal"].data
+    data = disk.files["0000000000000001.wal"]
     data[data.index(b"two")] ^= 1
 
     with pytest.raises(CorruptLog) as caught:
-        Log.open(disk.after_crash(), 1 << 20, lambda: 1).recover()
-    named = re.fullmatch(r"memory/(\S+): offset (\d+): .*", str(caught.value))
+        Log.open(disk.after_kill(), 1 << 20, lambda: 1).recover()
+    named = re.fullmatch(r"/log/(\S+): offset (\d+): .*", str(caught.value))
     assert named is not None
-    del disk.files[named[1]].data[int(named[2]) :]
+    del disk.files[named[1]][int(named[2]) :]
 
     async with serving(disk=disk) as daemon:
         peer = await daemon.client()

@@ -14,8 +14,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from blipmq.config import load_config
 from tests.docs.markdown import ROOT, Document
-from tests.memory_disk import MemoryDisk
 from tests.nursery.daemon import Daemon, new_disk, serving
+from tests.nursery.timed_disk import TimedDisk
 
 README: Final = Document.read("README.md")
 RUN: Final = "\n\ntrio.run(main)\n"
@@ -41,7 +41,7 @@ class Terminals:
         return self.daemon.connect().stream
 
     @asynccontextmanager
-    async def broker(self, disk: MemoryDisk) -> AsyncIterator[None]:
+    async def broker(self, disk: TimedDisk) -> AsyncIterator[None]:
         """A broker with the keys of the example configuration, which is then shut down."""
         keys = load_config(ROOT / "blipmq.example.toml", {}).allowed_api_keys
         async with serving(disk=disk, allowed_api_keys=keys) as daemon:

@@ -131,7 +131,7 @@ def test_every_counter_is_there_from_the_start_at_zero() -> None:
     names = [
         "topics", "subscriptions", "subscriptions_parked", "connections", "messages_inflight",
         "memory_bytes", "messages_redelivered_total", "messages_expired_total",
-        "messages_dead_lettered_total", "auth_failures_total", "framing_errors_total",
+        "auth_failures_total", "framing_errors_total",
         "log_lines_suppressed_total", "wal_appends_total", "wal_bytes_total", "wal_segments",
         "wal_torn_tails_total", "wal_replayed_messages_total", "wal_fsync_seconds_count",
     ]  # fmt: skip
@@ -157,7 +157,6 @@ def test_every_number_of_the_stats_is_shown_under_its_own_name() -> None:
         delivered=[9, 10],
         redelivered=11,
         expired=12,
-        dead_lettered=13,
         auth_failures=14,
         framing_errors=15,
         log_lines_suppressed=16,
@@ -188,7 +187,6 @@ def test_every_number_of_the_stats_is_shown_under_its_own_name() -> None:
         "messages_delivered_total 1": 10,
         "messages_redelivered_total": 11,
         "messages_expired_total": 12,
-        "messages_dead_lettered_total": 13,
         "auth_failures_total": 14,
         "framing_errors_total": 15,
         "log_lines_suppressed_total": 16,

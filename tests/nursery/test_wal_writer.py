@@ -1,0 +1,389 @@
+"""What reaches the disk when, in how many calls, and what happens when the disk says no."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from blipmq.broker.stats import DropReason
+from blipmq.config import WalSettings
+from blipmq.errors import LogError
+from blipmq.protocol import encoder
+from blipmq.protocol.frames import Frame
+from blipmq.wal.policy import FsyncPolicy
+from tests.nursery.daemon import Daemon, serving
+from tests.nursery.network import MemoryPeer
+from tests.nursery.timed_disk import TimedDisk
+from tests.nursery.wakings import wakings
+from tests.peer import NO_SUBSCRIPTION, bodies, nack
+from tests.wal.memory_disk import Call
+
+NO_SPACE = (500, "durable publish failed: No space left on device")
+
+
+async def backlog(disk: TimedDisk) -> list[bytes]:
+    """What a daemon that finds this disk after a crash has for the subscription to `demo`."""
+    async with serving(disk=disk.after_kill()) as daemon:
+        peer = await daemon.client()
+        return bodies(await peer.poll(await peer.subscribe("demo"), 100))
+
+
+async def publish_while_busy(daemon: Daemon, peers: list[MemoryPeer]) -> None:
+    """Each publishes its place in the list, while the disk is held up by a first publish."""
+    daemon.runner.hold()
+    await (await daemon.client()).send(encoder.publish(0, 1, b"demo", b"first"))
+    await wait_all_tasks_blocked()
+    for place, peer in enumerate(peers):
+        await peer.send(encoder.publish(place, 1, b"demo", b"%d" % place))
+        await wait_all_tasks_blocked()
+
+
+# Group commit
+
+
+async def test_all_that_waits_is_written_and_synced_at_once(autojump_clock: MockClock) -> None:
+    async with serving() as daemon:
+        peers = [await daemon.client() for _ in range(10)]
+        subscription = await peers[0].subscribe("demo")
+        await trio.sleep(1)
+        appends, syncs = daemon.disk.count("append"), daemon.disk.count("sync")
+        await publish_while_busy(daemon, peers)
+        daemon.runner.release()
+        got = bodies(await peers[0].poll(subscription, 20))
+        assert got == [b"first", *(b"%d" % place for place in range(10))]
+        assert daemon.disk.count("append") == appends + 2
+        assert daemon.disk.count("sync") == syncs + 2
+
+
+async def test_a_group_gives_all_of_its_places_back(autojump_clock: MockClock) -> None:
+    async with serving(wal=WalSettings(queue_batches=6)) as daemon:
+        peers = [await daemon.client() for _ in range(5)]
+        for _ in range(3):
+            appends = daemon.disk.count("append")
+            await publish_while_busy(daemon, peers)
+            daemon.runner.release()
+            await wait_all_tasks_blocked()
+            assert daemon.disk.count("append") == appends + 2
+
+
+async def test_nothing_is_delivered_before_it_is_committed(autojump_clock: MockClock) -> None:
+    async with serving() as daemon:
+        peer, publisher = await daemon.client(), await daemon.client()
+        subscription = await peer.subscribe("demo")
+        await trio.sleep(1)
+        daemon.runner.hold()
+        await publisher.send(encoder.publish(1, 1, b"demo", b"a"))
+        await publisher.send(encoder.publish(2, 0, b"demo", b"b"))
+        await wait_all_tasks_blocked()
+        assert await peer.poll(subscription) == []
+        daemon.runner.release()
+        await wait_all_tasks_blocked()
+        assert bodies(await peer.poll(subscription, 2)) == [b"a", b"b"]
+
+
+# When it is synced
+
+
+async def test_always_syncs_before_it_confirms(autojump_clock: MockClock) -> None:
+    async with serving(fsync_policy=FsyncPolicy("always")) as daemon:
+        peer = await daemon.client()
+        for payload in (b"a", b"b"):
+            assert await peer.publish("demo", payload) == []
+            assert daemon.disk.unsynced == set()
+
+
+async def test_every_n_syncs_when_so_many_messages_were_written(
+    autojump_clock: MockClock,
+) -> None:
+    wal = WalSettings(fsync_max_delay_ms=60_000)
+    async with serving(fsync_policy=FsyncPolicy("every_n", 3), wal=wal) as daemon:
+        peer = await daemon.client()
+        syncs = daemon.disk.count("sync")
+        for payloads, expected in (([b"a", b"b"], 0), ([b"c"], 1), ([b"d"] * 5, 2), ([b"e"], 2)):
+            await peer.publish("demo", *payloads)
+            await wait_all_tasks_blocked()
+            assert daemon.disk.count("sync") == syncs + expected
+
+
+async def test_every_n_lets_a_lone_message_wait_for_its_sync_no_longer_than_allowed(
+    autojump_clock: MockClock,
+) -> None:
+    wal = WalSettings(fsync_max_delay_ms=200)
+    async with serving(fsync_policy=FsyncPolicy("every_n", 1_000), wal=wal) as daemon:
+        peer = await daemon.client()
+        await trio.sleep(10)
+        await peer.publish("demo", b"a")
+        assert trio.current_time() == 10
+        await trio.sleep(10)
+        assert daemon.disk.times("sync")[-1] == 10.2
+        assert daemon.disk.unsynced == set()
+
+
+async def test_interval_ms_syncs_so_long_after_a_write_and_not_without_one(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(fsync_policy=FsyncPolicy("interval_ms", 100)) as daemon:
+        peer = await daemon.client()
+        syncs = daemon.disk.count("sync")
+        await trio.sleep(10)
+        for payload in (b"a", b"b", b"c"):
+            await peer.publish("demo", payload)
+            await trio.sleep(0.04)
+        await trio.sleep(10)
+        assert daemon.disk.times("sync")[syncs:] == [10.1]
+
+
+async def test_none_leaves_it_to_the_operating_system(autojump_clock: MockClock) -> None:
+    async with serving(fsync_policy=FsyncPolicy("none")) as daemon:
+        peer = await daemon.client()
+        syncs = daemon.disk.count("sync")
+        await peer.publish("demo", *[b"a"] * 1_000)
+        await trio.sleep(3_600)
+        assert daemon.disk.count("sync") == syncs
+
+
+@pytest.mark.parametrize("policy", ["every_n:2", "interval_ms:10"])
+async def test_a_message_is_confirmed_before_its_sync(
+    autojump_clock: MockClock, policy: str
+) -> None:
+    async with serving(fsync_policy=FsyncPolicy.parse(policy)) as daemon:
+        peer = await daemon.client()
+        assert await peer.publish("demo", b"a") == []
+        assert daemon.disk.unsynced
+
+
+async def test_a_segment_is_not_ended_while_it_is_synced(autojump_clock: MockClock) -> None:
+    async with serving(
+        fsync_policy=FsyncPolicy("every_n", 1), wal=WalSettings(segment_bytes=1)
+    ) as daemon:
+        peer = await daemon.client()
+        await trio.sleep(1)
+        daemon.runner.seconds = 2
+        await peer.publish("demo", b"a")
+        await trio.sleep(1)
+        assert daemon.runner.calls == 1
+        await peer.send(encoder.publish(1, 1, b"demo", b"b"))
+        await wait_all_tasks_blocked()
+        assert daemon.runner.calls == 1
+        assert await peer.publish("demo", b"c") == []
+
+
+# Segments
+
+
+async def test_segments_that_nobody_needs_any_more_are_removed(autojump_clock: MockClock) -> None:
+    async with serving(wal=WalSettings(segment_bytes=4_096)) as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo")
+        for _ in range(20):
+            await peer.publish("demo", bytes(2_000))
+            await peer.settle(subscription, *await peer.poll(subscription))
+        assert len(daemon.disk.names()) <= 3
+        assert daemon.stats.wal_segments == len(daemon.disk.names())
+        assert daemon.disk.names()[-1] > "0000000000000005.wal"
+
+
+async def test_without_room_for_a_new_segment_the_old_one_grows_on(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(wal=WalSettings(segment_bytes=4_096)) as daemon:
+        peer = await daemon.client()
+        await peer.subscribe("demo")
+        daemon.disk.break_down("create", errno.ENOSPC)
+        for number in range(10):
+            assert await peer.publish("demo", b"%04d" % number * 500) == []
+        assert daemon.stats.wal_segments == 1
+        assert "no room for a new segment" in daemon.events()
+        daemon.disk.heal()
+        assert await peer.publish("demo", b"last") == []
+        assert daemon.stats.wal_segments == 2
+        assert len(await backlog(daemon.disk)) == 11
+
+
+# Without room
+
+
+async def test_without_room_publishes_fail_and_everything_else_goes_on(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving() as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo")
+        await peer.publish("demo", b"before")
+        daemon.disk.break_down("append", errno.ENOSPC, written=20)
+        assert [nack(frame) for frame in await peer.publish("demo", b"a", b"b")] == [NO_SPACE] * 2
+        assert await peer.publish("demo", b"0", qos=0) == []
+        deliveries = await peer.poll(subscription, 10)
+        assert bodies(deliveries) == [b"before", b"0"]
+        assert await peer.settle(subscription, deliveries[0]) == []
+        assert daemon.metrics.readiness() is None
+        assert daemon.stats.dropped[DropReason.COMMIT_FAILED] == 2
+        assert daemon.stats.nacks[500] == 2
+
+
+async def test_when_there_is_room_again_publishes_succeed(autojump_clock: MockClock) -> None:
+    async with serving() as daemon:
+        peer = await daemon.client()
+        await peer.subscribe("demo")
+        for error in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            daemon.disk.break_down("append", error, written=20)
+            assert len(await peer.publish("demo", b"a")) == 1
+            daemon.disk.heal()
+            assert await peer.publish("demo", b"b") == []
+        assert await backlog(daemon.disk) == [b"b"] * 3
+
+
+async def test_settlements_that_found_no_room_are_logged_when_there_is(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(retry_backoff_ms=60_000) as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo")
+        await peer.publish("demo", b"a", b"b")
+        deliveries = await peer.poll(subscription, 2)
+        daemon.disk.break_down("append", errno.ENOSPC)
+        await peer.settle(subscription, *deliveries)
+        await trio.sleep(1)
+        assert await backlog(daemon.disk) == [b"a", b"b"]
+        daemon.disk.heal()
+        await trio.sleep(1)
+        assert await backlog(daemon.disk) == []
+
+
+async def test_a_full_disk_is_logged_at_a_bounded_rate(autojump_clock: MockClock) -> None:
+    async with serving() as daemon:
+        peer = await daemon.client()
+        daemon.disk.break_down("append", errno.ENOSPC)
+        for _ in range(50):
+            await peer.publish("demo", b"a")
+        assert 1 <= daemon.events().count("the log cannot grow") <= 5
+
+
+async def test_publishes_that_fail_together_are_refused_in_their_order(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving() as daemon:
+        peer = await daemon.client()
+        await publish_while_busy(daemon, [peer] * 5)
+        daemon.disk.break_down("append", errno.ENOSPC)
+        daemon.runner.release()
+        answers = await peer.ask(encoder.poll(9, NO_SUBSCRIPTION))
+        assert [answer.correlation_id for answer in answers] == [0, 1, 2, 3, 4]
+        assert {nack(answer) for answer in answers} == {NO_SPACE}
+
+
+# When the disk breaks
+
+
+async def refused_by_a_broken_disk(daemon: Daemon) -> list[Frame]:
+    """What is answered to two clients whose publishes meet the failing disk."""
+    first, second = await daemon.client(), await daemon.client()
+    await first.send(encoder.publish(1, 1, b"demo", b"a"))
+    await wait_all_tasks_blocked()
+    await second.send(encoder.publish(1, 1, b"demo", b"a"))
+    await wait_all_tasks_blocked()
+    daemon.runner.release()
+    return [*await first.rest(), *await second.rest()]
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [("append", "Input/output error"), ("sync", "fsync failed: Input/output error")],
+)
+async def test_a_broken_disk_refuses_what_waits_and_ends_the_daemon(
+    autojump_clock: MockClock, operation: Call, reason: str
+) -> None:
+    async with serving() as daemon:
+        daemon.runner.hold()
+        daemon.disk.break_down(operation, errno.EIO)
+        answers = await refused_by_a_broken_disk(daemon)
+        assert [nack(answer) for answer in answers] == [
+            (500, f"durable publish failed: {reason}")
+        ] * 2
+        assert daemon.metrics.readiness() == "log failed"
+        with pytest.raises(ConnectionRefusedError):
+            daemon.connect()
+        (error,) = await daemon.failure()
+        assert isinstance(error, LogError)
+        assert str(error) == reason
+        assert "log failed" in daemon.events()
+    assert not daemon.disk.locked
+
+
+async def test_a_broken_disk_ends_the_daemon_without_waiting_for_settlements(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(retry_backoff_ms=60_000) as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo")
+        await peer.publish("demo", b"a")
+        assert bodies(await peer.poll(subscription)) == [b"a"]
+        daemon.disk.break_down("append", errno.EIO)
+        await peer.send(encoder.publish(1, 1, b"demo", b"b"))
+        assert len(await peer.rest()) == 1
+        await peer.aclose()
+        assert len(await daemon.failure()) == 1
+        assert trio.current_time() < 0.1
+
+
+async def test_a_sync_that_failed_is_not_tried_again(autojump_clock: MockClock) -> None:
+    async with serving() as daemon:
+        syncs = daemon.disk.count("sync")
+        daemon.runner.hold()
+        daemon.disk.fail("sync", errno.EIO)
+        assert len(await refused_by_a_broken_disk(daemon)) == 2
+        assert len(await daemon.failure()) == 1
+        assert daemon.disk.count("sync") == syncs + 1
+
+
+async def test_a_record_that_cannot_be_cut_off_again_ends_the_daemon(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving() as daemon:
+        daemon.runner.hold()
+        daemon.disk.fail("append", errno.ENOSPC, written=20)
+        daemon.disk.fail("truncate", errno.EIO)
+        assert len(await refused_by_a_broken_disk(daemon)) == 2
+        (error,) = await daemon.failure()
+        assert isinstance(error, LogError)
+
+
+@pytest.mark.parametrize("policy", ["every_n:1", "interval_ms:10"])
+async def test_a_later_sync_that_fails_ends_the_daemon_too(
+    autojump_clock: MockClock, policy: str
+) -> None:
+    async with serving(fsync_policy=FsyncPolicy.parse(policy)) as daemon:
+        peer = await daemon.client()
+        syncs = daemon.disk.count("sync")
+        daemon.disk.break_down("sync", errno.EIO)
+        await peer.send(encoder.publish(1, 1, b"demo", b"a"))
+        assert await peer.rest() == []
+        assert daemon.metrics.readiness() == "log failed"
+        (error,) = await daemon.failure()
+        assert isinstance(error, LogError)
+        assert daemon.disk.count("sync") == syncs + 1
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_numbers_are_reserved_anew_before_they_run_out(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, qos: int
+) -> None:
+    monkeypatch.setattr("blipmq.broker.broker.NUMBERS_RESERVED", 100)
+    async with serving() as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo", qos)
+        for _ in range(20):
+            assert await peer.publish("demo", *[b"a"] * 20, qos=qos) == []
+            deliveries = await peer.poll(subscription, 20)
+            assert len(deliveries) == 20
+            await peer.settle(subscription, *deliveries)
+            await trio.sleep(1)
+        with wakings() as woken:
+            await trio.sleep(60)
+        assert woken.times == []
