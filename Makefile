@@ -69,6 +69,18 @@ coverage: $(READY)  ## run the tests with branch coverage and its floor
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+CHAOS := crash corrupt-tail corrupt-middle flood
+
+.PHONY: chaos $(CHAOS:%=chaos-%)
+chaos: $(CHAOS:%=chaos-%)  ## failure drills on real processes; chaos-crash and so on for one
+
+$(CHAOS:%=chaos-%): chaos-%: $(READY)
+	$(BIN)/python -m tools.chaos.$(subst -,_,$*) $(CHAOS_OPTIONS)
+
+.PHONY: bench
+bench: $(READY)  ## messages a second through one broker, version 1
+	$(BIN)/python -m tools.bench.throughput $(BENCH_OPTIONS)
+
 $(TYPING_READY): pyproject.toml tools/typecheck/requirements.lock
 	$(PYTHON) -m venv --clear $(TYPING_VENV)
 	$(TYPING_VENV)/bin/python -m pip install $(PIP_FLAGS) --constraint tools/typecheck/requirements.lock --editable . mypy trio-typing[mypy]

@@ -1,0 +1,1 @@
+"""Failure drills: a real daemon, treated badly, and what it must not do then."""

@@ -1,0 +1,95 @@
+"""Tear the end of a killed daemon's log as a crash does, and see that it starts again.
+
+What was whole must be there, the torn rest must be gone and reported, and the broker must go on.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+import trio
+
+from tools.chaos.connection import Connection
+from tools.chaos.daemon import Daemon
+from tools.chaos.stopped_log import BODIES, TOPIC, StoppedLog, everything
+from tools.chaos.verdict import conclude
+
+Tear = Callable[[bytearray, int, int], int]
+"""Tears the record that begins at an offset, at another; how many messages it takes away."""
+
+
+def cut_off(content: bytearray, start: int, at: int) -> int:
+    """The end of the last record was not written."""
+    del content[at:]
+    return 1
+
+
+def zeroed(content: bytearray, start: int, at: int) -> int:
+    """The file has its size, but not all of its bytes."""
+    content[at:] = bytes(len(content) - at)
+    return 1
+
+
+def just_begun(content: bytearray, start: int, at: int) -> int:
+    """Of one more record there are the first bytes."""
+    content += content[start:at]
+    return 0
+
+
+TEARS: Final[tuple[Tear, ...]] = (cut_off, zeroed, just_begun)
+
+
+async def drill(directory: Path, rounds: int, chance: random.Random) -> list[str]:
+    """Tear a log so many times; what was not as it must be."""
+    whole = await StoppedLog.make(directory / "whole")
+    start, end = whole.records()[-1]
+    violations = []
+    for number in range(rounds):
+        tear, at = TEARS[number % len(TEARS)], chance.randrange(start + 1, end)
+        log = whole.copy(directory / "torn")
+        content = bytearray(log.segment.read_bytes())
+        taken = tear(content, start, at)
+        log.segment.write_bytes(content)
+        print(f"  {tear.__name__} at byte {at - start} of {end - start} of the last record")
+        violations += [
+            f"{tear.__name__} at byte {at - start}: {text}" for text in await _restart(log, taken)
+        ]
+    return violations
+
+
+async def _restart(log: StoppedLog, taken: int) -> list[str]:
+    expected = list(BODIES[: len(BODIES) - taken])
+    violations = []
+    async with trio.open_nursery() as nursery:
+        daemon = await Daemon.launch(nursery, log.directory, retry_backoff_ms=600_000)
+        async with await Connection.open(await daemon.ready()) as connection:
+            subscription = await connection.subscribe(TOPIC)
+            found = await everything(connection, subscription)
+            if found != expected:
+                violations.append(f"{len(found)} messages are there, not {len(expected)}")
+            if not daemon.logged("torn tail cut off"):
+                violations.append("the torn tail was not reported")
+            await connection.publish(TOPIC, [b"one more"])
+            if await everything(connection, subscription) != [b"one more"]:
+                violations.append("a new message was not delivered")
+        await daemon.kill()
+    return violations
+
+
+@click.command()
+@click.option("--rounds", default=9, show_default=True, help="How often it is torn.")
+@click.option("--seed", default=1, show_default=True, help="Repeats a run.")
+def main(rounds: int, seed: int) -> None:
+    """Tear the end of a killed daemon's log, and see that it starts again."""
+    with tempfile.TemporaryDirectory(prefix="blipmq-tail-") as directory:
+        chance = random.Random(seed)  # noqa: S311, no secret
+        conclude("corrupt-tail", drill, Path(directory), rounds, chance)
+
+
+if __name__ == "__main__":
+    main()
