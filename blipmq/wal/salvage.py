@@ -1,0 +1,295 @@
+"""Reading a segment that may be damaged: what checks, what does not, and where it goes on.
+
+The daemon stops at the first damage. The tools read on, at the next record that checks.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from blipmq.errors import LogError
+from blipmq.protocol.frames import TOPIC_AT
+from blipmq.protocol.run import stored_run
+from blipmq.wal.disk import Disk
+from blipmq.wal.record import (
+    FORMAT_VERSION,
+    MAGIC,
+    RECORD_HEADER,
+    RECORD_HEADER_BYTES,
+    RUN,
+    SEGMENT_HEADER,
+    SEGMENT_HEADER_BYTES,
+    Attempted,
+    Checkpoint,
+    Closed,
+    Fact,
+    Opened,
+    RunRecord,
+    Settled,
+    decode,
+    parse_segment_header,
+    records,
+)
+from blipmq.wal.salt import find_record, find_salt
+from blipmq.wal.segment import is_torn, segment_name
+
+MISSING: Final = "the segment is missing"
+
+
+@attrs.frozen
+class Damage:
+    """Bytes start to end of a segment that do not check.
+
+    `useless` says that nothing of the segment can be used, or that it is not there. `single` says
+    that the bytes are one record; `run` is then what run it was, without data, and `no_run` that it
+    was none, when that can be told.
+    """
+
+    sequence: int
+    start: int
+    end: int
+    reason: str
+    useless: bool = False
+    single: bool = False
+    run: RunRecord | None = None
+    no_run: bool = False
+
+    @property
+    def name(self) -> str:
+        return segment_name(self.sequence)
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+    @property
+    def may_hold_runs(self) -> bool:
+        """Whether messages may have been in it; a segment begins with its checkpoint."""
+        if self.useless:
+            return True
+        return self.start > 0 and not self.no_run and not self.is_checkpoint
+
+    @property
+    def may_hold_settlements(self) -> bool:
+        """Whether settlements, or other changes of subscriptions, may have been in it."""
+        return self.useless or (self.start > 0 and self.run is None and not self.is_checkpoint)
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is the first record of its segment and nothing else."""
+        return self.single and self.start == SEGMENT_HEADER_BYTES
+
+
+class LiveDisk(Disk):
+    """A directory in which a daemon may be writing: what is read is a copy of its own.
+
+    A segment that is being written may be cut while it is read.
+    """
+
+    def read(self, name: str) -> bytes:
+        return (self.directory / name).read_bytes()
+
+
+@attrs.define(eq=False)
+class SalvageReader:
+    """The facts and damages of one segment in order, and what is known when all were taken.
+
+    In the `last` segment of a log a torn tail is no damage: `torn` is how many bytes it has. `salt`
+    is None when nothing of the segment can be used.
+    """
+
+    disk: Disk
+    sequence: int
+    last: bool
+    size: int = 0
+    end: int = 0
+    """Where the record ends that was taken last."""
+    records: int = 0
+    torn: int = 0
+    salt: int | None = None
+    checkpoint_end: int = SEGMENT_HEADER_BYTES
+    """Where the first record ends, if it is a checkpoint."""
+    first_time_ms: int = 0
+    last_time_ms: int = 0
+    damages: list[Damage] = attrs.Factory(list)
+
+    def __iter__(self) -> Iterator[tuple[int, Fact] | Damage]:
+        """(id of the record, fact) or damage. A run's data is valid until the next is asked for.
+
+        Raises LogError for a segment of another format, and OSError.
+        """
+        data = memoryview(self.disk.read(segment_name(self.sequence)))
+        try:
+            self.size = len(data)
+            yield from self._head(data)
+            if self.salt is not None:
+                yield from self._records(data, self.salt)
+            self.end = self.size
+        finally:
+            data.release()
+
+    @property
+    def blank(self) -> bool:
+        """Whether there is nothing in it, and nothing that could have been."""
+        return not self.records and not self.damages
+
+    @property
+    def path(self) -> Path:
+        return self.disk.directory / segment_name(self.sequence)
+
+    def _head(self, data: memoryview) -> Iterator[Damage]:
+        head = data[:SEGMENT_HEADER_BYTES].tobytes()
+        try:
+            sequence, self.salt = parse_segment_header(head)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            if sequence == self.sequence:
+                return
+            self.salt = None
+            reason = f"this is segment {sequence} under another name"
+            yield self._damage(data, 0, self.size, reason, useless=True)
+            return
+        written = _written(data)
+        if self.last and written < SEGMENT_HEADER_BYTES:
+            self.torn = len(data)
+            return
+        self._refuse_other_format(head)
+        self.salt = find_salt(data, self.sequence, written)
+        end = self.size if self.salt is None else SEGMENT_HEADER_BYTES
+        yield self._damage(data, 0, end, reason, useless=self.salt is None)
+
+    def _refuse_other_format(self, head: bytes) -> None:
+        """A segment that another version of the program wrote is not damaged."""
+        if len(head) < SEGMENT_HEADER_BYTES:
+            return
+        magic, version, _, _, _ = SEGMENT_HEADER.unpack_from(head)
+        crc = int.from_bytes(head[SEGMENT_HEADER.size :], "little")
+        if magic == MAGIC and zlib.crc32(head[: SEGMENT_HEADER.size]) == crc:
+            text = f"format version {version}; this program reads {FORMAT_VERSION}"
+            raise LogError(f"{self.path}: {text}")
+
+    def _records(self, data: memoryview, salt: int) -> Iterator[tuple[int, Fact] | Damage]:
+        at: int | None = SEGMENT_HEADER_BYTES
+        while at is not None:
+            self.end = at
+            for id_, body, end in records(data, at, salt):
+                try:
+                    facts = decode(id_, data[body:end])
+                except ValueError as error:
+                    yield self._damage(data, self.end, end, str(error))
+                else:
+                    self._note(facts, end)
+                    for fact in facts:
+                        yield id_, fact
+                    facts.clear()
+                self.end = end
+            at = None
+            for damage in self._bad(data, self.end, salt):
+                yield damage
+                at = damage.end if damage.end < self.size else None
+
+    def _note(self, facts: list[Fact], end: int) -> None:
+        self.records += 1
+        for fact in facts:
+            if isinstance(fact, Checkpoint) and self.end == SEGMENT_HEADER_BYTES:
+                self.checkpoint_end = end
+            if isinstance(fact, RunRecord):
+                self.first_time_ms = self.first_time_ms or fact.time_ms
+                self.last_time_ms = fact.time_ms
+
+    def _bad(self, data: memoryview, start: int, salt: int) -> Iterator[Damage]:
+        """What stands at `start`, where no record checks: nothing, a torn tail or a damage."""
+        written = _written(data) if start < self.size else start
+        if written <= start:
+            return
+        next_ = find_record(data, start + 1, written, salt)
+        if next_ is not None:
+            yield self._damage(data, start, next_, "a record's checksum does not match")
+        elif self.last and is_torn(data, start, written, salt):
+            self.torn = written - start
+        else:
+            yield self._damage(data, start, self.size, "a record's checksum does not match")
+
+    def _damage(
+        self, data: memoryview, start: int, end: int, reason: str, *, useless: bool = False
+    ) -> Damage:
+        damage = Damage(self.sequence, start, end, reason, useless)
+        if start and not useless:
+            damage = _recognised(data, damage)
+        self.damages.append(damage)
+        return damage
+
+
+def _written(data: memoryview) -> int:
+    """Where the zeros begin that reach to the end."""
+    return len(data.tobytes().rstrip(b"\0"))
+
+
+def _recognised(data: memoryview, damage: Damage) -> Damage:
+    """The damage with what can be told of the record that it was."""
+    start, end = damage.start, damage.end
+    if end - start < RECORD_HEADER_BYTES + 1:
+        return damage
+    id_, length, _ = RECORD_HEADER.unpack_from(data, start)
+    body = start + RECORD_HEADER_BYTES
+    stop = body + length
+    # The last record of a segment may be followed by zeros.
+    if length == 0 or stop > end or any(data[stop:end]):
+        return damage
+    payload = data[body:stop]
+    run = _run(id_, payload) if payload[0] == RUN else None
+    return attrs.evolve(damage, single=True, run=run, no_run=_is_no_run(id_, payload))
+
+
+def _run(id_: int, payload: memoryview) -> RunRecord | None:
+    """The run that a damaged payload was, if its frames still say the same as its head."""
+    try:
+        (fact,) = decode(id_, payload)
+        assert isinstance(fact, RunRecord)
+        frames = stored_run(fact.topic, id_, bytes(fact.data))
+    except (ValueError, IndexError, struct.error):
+        return None
+    numbers = frames.correlation_ids()
+    again = bytes(fact.data[TOPIC_AT : TOPIC_AT + len(fact.topic)])
+    if frames.count != fact.count or again != fact.topic or not _usable(fact.topic):
+        return None
+    if list(numbers) != list(range(id_, id_ + fact.count)):
+        return None
+    return RunRecord(fact.topic, id_, fact.count, b"", fact.time_ms)
+
+
+def _is_no_run(id_: int, payload: memoryview) -> bool:
+    """Whether all numbers in it are as in a fact about subscriptions: given out before."""
+    try:
+        facts = decode(id_, payload)
+    except ValueError:
+        return False
+    for fact in facts:
+        match fact:
+            case Settled(subscription, first, last):
+                numbers = [subscription, last] if first <= last else [id_]
+            case Opened(state):
+                numbers = [state.id]
+            case Attempted(subscription, first, last, _):
+                numbers = [subscription, last] if first <= last else [id_]
+            case Closed(subscription, next_number):
+                numbers = [subscription, next_number - 1]
+            case _:
+                return False
+        if not all(0 < number < id_ for number in numbers):
+            return False
+    return True
+
+
+def _usable(topic: bytes) -> bool:
+    try:
+        return bool(topic.decode())
+    except UnicodeDecodeError:
+        return False

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blipmq.cli.json_lines import from_line, time_text, to_line
+from blipmq.wal.transfer import StoredMessage
+
+TIME_MS = 1_700_000_000_123
+MESSAGE = StoredMessage(b"demo", b"body", 9, 1, TIME_MS, (7, 8))
+
+
+def test_a_line_is_an_object_with_all_that_is_known() -> None:
+    assert json.loads(to_line(MESSAGE)) == {
+        "topic": "demo",
+        "number": 9,
+        "qos": 1,
+        "time": "2023-11-14T22:13:20.123Z",
+        "body": "body",
+        "subscriptions": [7, 8],
+    }
+
+
+def test_a_kept_message_says_so() -> None:
+    assert json.loads(to_line(attrs.evolve(MESSAGE, kept=True)))["kept"] is True
+
+
+def test_a_body_that_is_not_utf8_is_in_base64() -> None:
+    fields = json.loads(to_line(attrs.evolve(MESSAGE, body=b"\xff\0")))
+    assert fields["body_base64"] == "/wA="
+    assert "body" not in fields
+
+
+def test_a_time_that_no_calendar_has_is_left_out() -> None:
+    assert time_text(1 << 60) is None
+
+
+@given(
+    st.builds(
+        StoredMessage,
+        st.text(st.characters(codec="utf-8"), min_size=1).map(str.encode),
+        st.binary() | st.text(st.characters(codec="utf-8")).map(str.encode),
+        time_ms=st.integers(0, 253_402_300_799_999),
+    )
+)
+def test_a_message_is_read_as_it_was_written(message: StoredMessage) -> None:
+    line = to_line(message)
+    assert "\n" not in line
+    assert from_line(line) == message
+
+
+@pytest.mark.parametrize("time", ["2023-11-14T22:13:20.123Z", "2023-11-14T23:13:20.123+01:00"])
+def test_a_time_may_have_any_offset(time: str) -> None:
+    line = json.dumps({"topic": "t", "body": "", "time": time})
+    assert from_line(line).time_ms == TIME_MS
+
+
+def test_a_topic_and_a_body_are_enough() -> None:
+    assert from_line('{"topic": "t", "body": "b"}') == StoredMessage(b"t", b"b")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("nonsense", "this is not JSON"),
+        (b'{"topic": "\xff"}', "this is not UTF-8"),
+        ("[]", "expected a JSON object"),
+        ('{"body": "b"}', "expected a text as `topic`"),
+        ('{"topic": 5, "body": "b"}', "expected a text as `topic`"),
+        ('{"topic": "", "body": "b"}', "the topic is empty"),
+        ('{"topic": "t"}', "expected either a text as `body` or base64"),
+        ('{"topic": "t", "body": 5}', "expected either a text as `body` or base64"),
+        ('{"topic": "t", "body": "", "body_base64": ""}', "expected either a text as `body`"),
+        ('{"topic": "t", "body_base64": "&"}', "`body_base64` is not base64"),
+        ('{"topic": "t", "body": "\\ud800"}', "half of a surrogate pair"),
+        ('{"topic": "t", "body": "", "time": 5}', "expected ISO 8601"),
+        ('{"topic": "t", "body": "", "time": "2023-11-14T22:13:20"}', "with its offset from UTC"),
+        ('{"topic": "t", "body": "", "time": "yesterday"}', "expected ISO 8601"),
+    ],
+)
+def test_a_line_that_is_no_message_is_refused(line: str | bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        from_line(line)
