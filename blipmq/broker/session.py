@@ -79,7 +79,7 @@ class Session:
     """Runs of this connection that are not committed yet."""
     _out: list[bytes] = attrs.Factory(list)
     _out_bytes: int = 0
-    _stalled: Frame | None = None
+    _stalled: Run | Frame | None = None
     _auth_failures: int = 0
     _own: int = 0
     _buffer_bytes: int = 0
@@ -103,12 +103,13 @@ class Session:
         self._buffer_bytes += growth
         self.broker.stats.memory_bytes += growth
 
-    def advance(self, now: float) -> bool:
+    def advance(self, now: float, *, may_log: bool = True) -> bool:
         """Carry out the requests that were received, in order.
 
         Returns True when all were: more bytes are needed. False: it has to wait, for room for
-        replies (see `take_output`) or for a commit (see `on_progress`), and is to be called again.
-        Raises FramingError where the bytes are no frame; everything before was carried out.
+        replies (see `take_output`), for a commit (see `on_progress`) or, when it may not log, for
+        that (see `wants_to_log`), and is to be called again. Raises FramingError where the bytes
+        are no frame; everything before was carried out.
         """
         while self.close_reason is None:
             if self._out_bytes >= self.broker.limits.output_buffer_bytes:
@@ -118,12 +119,22 @@ class Session:
                 item = self._next()
             if item is None:
                 return True
-            if self.uncommitted and isinstance(item, Frame) and item.type == POLL:
+            if self._has_to_wait(item, may_log):
                 self._stalled = item
                 return False
             self._stalled = None
             self._handle(item, now)
         return True
+
+    def _has_to_wait(self, item: Run | Frame, may_log: bool) -> bool:
+        if isinstance(item, Frame):
+            return item.type == POLL and self.uncommitted > 0
+        return item.qos > 0 and not may_log
+
+    @property
+    def wants_to_log(self) -> bool:
+        """Whether the next request is a publish that the log has to take."""
+        return isinstance(self._stalled, Run)
 
     def _next(self) -> Run | Frame | None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from blipmq.cli.survey_report import topic_text
+from blipmq.cli.survey_report import counted, topic_text
 from blipmq.wal.repair import Repair
 from blipmq.wal.salvage import Damage
 from blipmq.wal.scan import Loss
@@ -43,10 +43,11 @@ def print_repair(repair: Repair) -> None:
 def loss_text(repair: Repair, loss: Loss) -> str:
     """Which messages, as far as can be known."""
     where = f"{loss.damage.name}: offset {loss.damage.start}"
-    numbers = f"from {loss.first} on" if loss.last is None else f"{loss.first} to {loss.last}"
+    numbers = f"{loss.first} and up" if loss.last is None else f"{loss.first} to {loss.last}"
     if loss.topic is None:
-        most = "messages" if loss.messages_max is None else f"at most {loss.messages_max} messages"
-        return f"{most} with numbers in {numbers}, topics unknown ({where})"
+        known = loss.messages_max
+        most = "messages" if known is None else f"at most {counted(known, 'message')}"
+        return f"{most} with numbers {numbers}, topics unknown ({where})"
     wanted = repair.wanted_by[loss]
     if wanted.subscriptions:
         whose = f"wanted by subscription {', '.join(map(str, wanted.subscriptions))}"

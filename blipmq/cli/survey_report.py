@@ -87,8 +87,9 @@ def print_survey(path: Path, survey: Survey, now_ms: int) -> None:
     size = sum(segment.bytes for segment in survey.segments)
     messages = sum(amount.messages for amount in survey.topics.values())
     console.print(
-        f"{len(survey.segments)} segments, {decimal(size)}; {messages} messages in"
-        f" {len(survey.topics)} topics; {len(survey.subscriptions)} durable subscriptions"
+        f"{counted(len(survey.segments), 'segment')}, {decimal(size)};"
+        f" {counted(messages, 'message')} in {counted(len(survey.topics), 'topic')};"
+        f" {counted(len(survey.subscriptions), 'durable subscription')}"
     )
     if survey.checkpoint is not None:
         console.print(
@@ -155,6 +156,11 @@ def age_text(age_ms: int) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 message, 2 messages."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def topic_text(topic: bytes) -> str:

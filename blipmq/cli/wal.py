@@ -20,7 +20,7 @@ from blipmq.cli.json_lines import to_line
 from blipmq.cli.message_file import MessageFile
 from blipmq.cli.progress import progress
 from blipmq.cli.repair_report import damage_text, print_repair
-from blipmq.cli.survey_report import print_survey, survey_json, topic_text
+from blipmq.cli.survey_report import counted, print_survey, survey_json, topic_text
 from blipmq.config.settings import WalSettings
 from blipmq.errors import CorruptLog, LogError
 from blipmq.wal.backup import backup
@@ -81,7 +81,8 @@ def verify(path: Path) -> int:
         click.echo(f"`blipmq wal repair --dry-run {path}` says what can be saved")
         return DAMAGED
     records = sum(reader.records for reader in scan.readers.values())
-    click.echo(f"clean: {len(scan.readers)} segments, {records} records, {messages} messages")
+    segments, all_records = counted(len(scan.readers), "segment"), counted(records, "record")
+    click.echo(f"clean: {segments}, {all_records}, {counted(messages, 'message')}")
     return 0
 
 
@@ -141,7 +142,7 @@ def export_(path: Path, topic: str | None, settled: bool, output: Path | None) -
         for message in export(scan, Restoration(), topic=name, settled=settled, progress=done):
             file.write(to_line(message).encode() + b"\n")
             count += 1
-    click.echo(f"exported {count} messages", err=True)
+    click.echo(f"exported {counted(count, 'message')}", err=True)
     return DAMAGED if _say_damages(scan, err=True) else 0
 
 
@@ -168,9 +169,11 @@ def import_(path: Path, file: Path) -> int:
         importer = Importer(log, Restoration(), NUMBERS_RESERVED, _now_ms())
         importer.run(source.messages(done))
     for topic, imported in importer.topics.items():
-        whose = f"for {imported.subscriptions} subscriptions" if imported.subscriptions else "kept"
-        click.echo(f"{topic_text(topic)}: {imported.messages} messages, {whose}")
-    click.echo(f"imported {sum(i.messages for i in importer.topics.values())} messages")
+        holders = imported.subscriptions
+        whose = f"for {counted(holders, 'subscription')}" if holders else "kept"
+        click.echo(f"{topic_text(topic)}: {counted(imported.messages, 'message')}, {whose}")
+    total = sum(imported.messages for imported in importer.topics.values())
+    click.echo(f"imported {counted(total, 'message')}")
     if any(i.messages > DEFAULT_CAPACITY for i in importer.topics.values()):
         click.echo(
             "the daemon keeps up to retention.kept_messages of a topic without a subscription, and"
@@ -194,8 +197,10 @@ def backup_(path: Path, destination: Path) -> int:
     except CorruptLog as error:
         text = f"{error}; the daemon must be stopped and `blipmq wal repair {path}` run"
         raise CorruptLog(text) from None
+    segments, messages = len(copied.segments), copied.messages
     click.echo(
-        f"copied {len(copied.segments)} segments, {copied.bytes} bytes, {copied.messages} messages"
+        f"copied {counted(segments, 'segment')}, {copied.bytes} bytes,"
+        f" {counted(messages, 'message')}"
     )
     click.echo(f"to restore: stop the daemon, and start it with wal_path = {str(destination)!r}")
     return 0

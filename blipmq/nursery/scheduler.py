@@ -16,15 +16,16 @@ async def run_scheduler(state: DaemonState) -> None:
         state.wakes_at = math.inf if deadline is None else deadline
         with trio.move_on_at(state.wakes_at):
             await state.changed.wait()
-        await state.reserve()
         _step(state, trio.current_time())
 
 
 def _step(state: DaemonState, now: float) -> None:
+    """What is due. Retries and expiries do not wait for a slow log; what is to be flushed does."""
+    reserved = state.try_reserve()
     deadline = state.broker.next_deadline
     if deadline is not None and deadline <= now:
         state.broker.tick(now)
     flush = state.flush_at is not None and state.flush_at <= now
     if flush:
         state.flush_at = None
-    state.hand_on(everything=flush)
+    state.hand_on(reserved, everything=flush)

@@ -74,16 +74,22 @@ class DaemonState:
         self.look()
 
     async def reserve(self) -> None:
-        """Wait until a step that changes the broker may be taken; `hand_on` ends the step."""
+        """Wait for a place in the log's queue, for a step that publishes; `hand_on` uses it."""
         if self.queue is not None:
             await self.queue.reserve()
 
-    def hand_on(self, *, everything: bool = False) -> None:
+    def try_reserve(self) -> bool:
+        """Take a place if one is free. A step without one may do all but publish at QoS 1."""
+        return self.queue is None or self.queue.try_reserve()
+
+    def hand_on(self, reserved: bool, *, everything: bool = False) -> None:
         """End of a step: what publishers wait for goes to the log now, the rest before long.
 
-        The rest goes along with it, or at once if `everything` is to go.
+        The rest goes along with it, or at once if `everything` is to go. Without a place that was
+        reserved all of it waits.
         """
-        if self.queue is not None:
+        assert reserved or not self.broker.has_publications
+        if self.queue is not None and reserved:
             flush = everything or self.broker.has_publications
             batch = self.broker.handoff() if flush else None
             if batch is None:

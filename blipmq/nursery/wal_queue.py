@@ -30,10 +30,16 @@ class WalQueue:
 
     async def reserve(self) -> None:
         """Wait for a place. It is then used by `put` or given back by `release`."""
+        if not self.try_reserve():
+            await self._room.acquire()
+
+    def try_reserve(self) -> bool:
+        """Take a place if one is free now, and nobody waits for it."""
         try:
             self._room.acquire_nowait()
         except trio.WouldBlock:
-            await self._room.acquire()
+            return False
+        return True
 
     def put(self, batch: Batch) -> None:
         """Hand on a batch, in a place that was reserved."""

@@ -9,6 +9,7 @@ from blipmq.broker.broker import Batch
 from blipmq.config import WalSettings
 from blipmq.nursery.wal_queue import WalQueue
 from blipmq.protocol import encoder
+from blipmq.protocol.frames import PONG, Frame
 from tests.nursery.daemon import serving
 from tests.peer import bodies
 
@@ -114,3 +115,47 @@ async def test_a_reader_that_is_dropped_while_it_waits_for_room_has_published_no
         daemon.runner.release()
         assert bodies(await reader.poll(subscription, 10)) == [b"busy"]
         assert daemon.stats.published[1] == 1
+
+
+async def test_who_does_not_publish_is_served_while_the_log_has_no_room(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(
+        wal=WalSettings(queue_batches=1), retry_backoff_ms=100, max_retries=9
+    ) as daemon:
+        consumer, busy = await daemon.client(), await daemon.client()
+        subscription = await consumer.subscribe("demo")
+        await busy.publish("demo", b"a")
+        await trio.sleep(1)
+        daemon.runner.hold()
+        await busy.send(encoder.publish(1, 1, b"other", b""))
+        await wait_all_tasks_blocked()
+
+        assert await consumer.ask(encoder.ping(7)) == [Frame(PONG, 7, b"")]
+        first = await consumer.poll(subscription)
+        await trio.sleep(1)
+        again = await consumer.poll(subscription)
+        assert bodies(first) == bodies(again) == [b"a"]
+        assert await consumer.settle(subscription, *again) == []
+        assert await consumer.publish("demo", b"", qos=0) == []
+        daemon.runner.release()
+
+
+async def test_settlements_are_logged_when_the_log_has_room_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(wal=WalSettings(queue_batches=1)) as daemon:
+        consumer, busy = await daemon.client(), await daemon.client()
+        subscription = await consumer.subscribe("demo")
+        await busy.publish("demo", b"a", b"b")
+        daemon.runner.hold()
+        await busy.send(encoder.publish(1, 1, b"other", b""))
+        await wait_all_tasks_blocked()
+        await consumer.settle(subscription, *await consumer.poll(subscription))
+        await trio.sleep(1)
+        daemon.runner.release()
+        await trio.sleep(1)
+        disk = daemon.disk.after_kill()
+    async with serving(disk=disk) as daemon:
+        peer = await daemon.client()
+        assert bodies(await peer.poll(await peer.subscribe("demo"), 10)) == [b"b"]

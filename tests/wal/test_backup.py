@@ -149,6 +149,31 @@ def test_it_gives_up_when_the_log_changes_too_fast(
     log.close()
 
 
+def test_without_room_it_leaves_nothing(path: Path, copy: Path, meanwhile: Meanwhile) -> None:
+    def fill(name: str) -> None:
+        if name == FIRST:
+            raise OSError(28, "No space left on device", str(copy / name))
+
+    meanwhile.does = fill
+    with pytest.raises(LogError, match=f"copy/{FIRST}: No space left on device"):
+        backup(path, copy)
+    assert list(copy.iterdir()) == []
+
+
+def test_a_write_that_is_cut_off_while_it_is_copied_is_copied_again(
+    path: Path, copy: Path, meanwhile: Meanwhile
+) -> None:
+    start = records(path, LAST)[1][0]
+
+    def flip(name: str) -> None:
+        if name == LAST:
+            change(path, LAST, start)  # damaged the first time, right again the second
+
+    meanwhile.does = flip
+    assert backup(path, copy).segments == (1, 2)
+    assert meanwhile.copied.count(LAST) == 2
+
+
 def test_a_missing_segment_is_an_error_and_leaves_nothing(path: Path, copy: Path) -> None:
     (path / FIRST).unlink()
     with pytest.raises(CorruptLog, match=f"{FIRST}: the segment is missing"):

@@ -115,6 +115,18 @@ def test_a_header_that_is_gone_costs_only_what_is_gone_with_it(path: Path) -> No
     assert reader.salt == SALT
 
 
+def test_a_header_that_is_gone_is_made_up_for_in_a_long_segment_with_other_damage(
+    tmp_path: Path,
+) -> None:
+    log = begin(QuickDisk(tmp_path), segment_bytes=1 << 30)
+    append(log, *(run(number, body=b"x" * (1 << 20)) for number in range(1, 20)))
+    log.close()
+    change(tmp_path, FIRST, records(tmp_path, FIRST)[19][0])
+    change(tmp_path, FIRST, 0, bytes(40))
+    _, facts = salvage(tmp_path)
+    assert numbers(facts) == list(range(1, 19))
+
+
 def test_a_segment_of_zeros_is_of_no_use(path: Path) -> None:
     change(path, FIRST, 0, bytes((path / FIRST).stat().st_size))
     reader, facts = salvage(path)

@@ -198,6 +198,22 @@ def test_a_directory_that_is_not_there_holds_no_log(tmp_path: Path) -> None:
         LogScan.of(QuickDisk(tmp_path / "log"))
 
 
+class Guarded(QuickDisk):
+    """Does not let FIRST be read."""
+
+    def read(self, name: str) -> bytes:
+        if name == FIRST:
+            raise PermissionError(13, "Permission denied", str(self.directory / name))
+        return super().read(name)
+
+
+def test_a_segment_that_may_not_be_read_is_no_damage(path: Path) -> None:
+    scan = LogScan.of(Guarded(path))
+    with pytest.raises(NoLog, match=f"{FIRST}: Permission denied"):
+        list(scan.runs())
+    assert scan.damages == []
+
+
 def test_a_log_that_a_daemon_writes_to_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     log = begin(QuickDisk(tmp_path))
     append(log, run(1))
