@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from heapq import nlargest
+from math import inf
 from typing import Protocol
 
 import attrs
@@ -265,14 +266,17 @@ class Broker:
         for state in restoration.subscriptions.values():
             topic = self._topics.setdefault(state.topic, Topic(state.topic, self.context))
             self._park(self._open(state.id, state.owner, topic, 1, None), now)
+        arrived = -inf
         for record in runs:
-            self._restore_run(restoration, record, now, time_ms)
+            # Where the time of day went back, messages still arrived in their order.
+            arrived = max(arrived, now - max(0, time_ms - record.time_ms) / 1000)
+            self._restore_run(restoration, record, arrived, now)
         for topic in list(self._topics.values()):
             self._forget(topic)
         self.stats.topics = len(self._topics)
 
     def _restore_run(
-        self, restoration: Restoration, record: RunRecord, now: float, time_ms: int
+        self, restoration: Restoration, record: RunRecord, arrived: float, now: float
     ) -> None:
         wanted = restoration.wanted(record)
         if not wanted and not restoration.kept(record):
@@ -281,7 +285,6 @@ class Broker:
         run = stored_run(record.topic, record.first, bytes(record.data))
         run.charge = Charge(self.stats, run.size + OVERHEAD_BYTES)
         self.stats.wal_replayed_messages += run.count
-        arrived = now - max(0, time_ms - record.time_ms) / 1000
         expires = topic.expires(arrived)
         if expires != NEVER:
             self.context.timers.at(topic, expires)

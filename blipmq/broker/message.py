@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 
@@ -141,3 +142,35 @@ class DeliveryTable:
         while stop < len(items) and items[stop].first <= last:
             stop += 1
         return items[start:stop]
+
+    def holds(self, delivery: Delivery) -> bool:
+        at = bisect_left(self._sorted, delivery.first, key=_first)
+        return at < len(self._sorted) and self._sorted[at] is delivery
+
+
+@attrs.define(eq=False)
+class ReturnedTable(DeliveryTable):
+    """Deliveries that nobody holds; it also knows which of them has waited longest.
+
+    `since` does not change while a delivery is in the table.
+    """
+
+    _queue: list[tuple[float, int, int, Delivery]] = attrs.Factory(list)
+    _sequence: int = 0
+
+    def add(self, delivery: Delivery) -> None:
+        DeliveryTable.add(self, delivery)
+        self._sequence += 1
+        heapq.heappush(self._queue, (delivery.since, delivery.first, self._sequence, delivery))
+
+    @property
+    def longest_waiting(self) -> Delivery | None:
+        """Of those that have waited equally long, the one with the lowest number."""
+        queue = self._queue
+        while queue and not self._is_current(queue[0]):
+            heapq.heappop(queue)
+        return queue[0][3] if queue else None
+
+    def _is_current(self, entry: tuple[float, int, int, Delivery]) -> bool:
+        since, _, _, delivery = entry
+        return delivery.since == since and self.holds(delivery)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import attrs
 
 from blipmq.broker.context import Context
-from blipmq.broker.message import NEVER, Delivery, DeliveryTable, Node
+from blipmq.broker.message import NEVER, Delivery, DeliveryTable, Node, ReturnedTable
 from blipmq.broker.retry import DeliveryDeadlines
 from blipmq.broker.stats import Backlog, DropReason
 from blipmq.broker.topic import Topic
@@ -50,7 +50,7 @@ class Subscription:
     parked_until: float | None = None
     index: int = 0
     unsettled: DeliveryTable = attrs.Factory(DeliveryTable)
-    returned: DeliveryTable = attrs.Factory(DeliveryTable)
+    returned: ReturnedTable = attrs.Factory(ReturnedTable)
     deadlines: DeliveryDeadlines = attrs.Factory(DeliveryDeadlines)
 
     # What it holds
@@ -130,7 +130,7 @@ class Subscription:
         """
         self.trim(now)
         fresh = self._at_message(now)
-        returned = self.returned.lowest
+        returned = self.returned.longest_waiting
         if returned is not None and not (fresh and self.node.arrived < returned.since):
             return self._take_returned(returned, holder, now)
         if not fresh:
