@@ -12,6 +12,7 @@ from blipmq.broker.stats import Stats
 from blipmq.protocol.run import Run
 
 NEVER = float("inf")
+_STALE_MAX = 64
 OVERHEAD_BYTES = 512
 """What a run costs in memory besides its frames, roughly: it bounds floods of tiny messages."""
 
@@ -143,9 +144,11 @@ class DeliveryTable:
             stop += 1
         return items[start:stop]
 
-    def holds(self, delivery: Delivery) -> bool:
-        at = bisect_left(self._sorted, delivery.first, key=_first)
-        return at < len(self._sorted) and self._sorted[at] is delivery
+    def starting_at(self, first: int) -> Delivery | None:
+        """The one whose first number this is."""
+        at = bisect_left(self._sorted, first, key=_first)
+        found = self._sorted[at : at + 1]
+        return found[0] if found and found[0].first == first else None
 
 
 @attrs.define(eq=False)
@@ -155,22 +158,24 @@ class ReturnedTable(DeliveryTable):
     `since` does not change while a delivery is in the table.
     """
 
-    _queue: list[tuple[float, int, int, Delivery]] = attrs.Factory(list)
-    _sequence: int = 0
+    _queue: list[tuple[float, int]] = attrs.Factory(list)
+    """A heap of `since` and first number; of those that are gone too, so it holds no delivery."""
 
     def add(self, delivery: Delivery) -> None:
         DeliveryTable.add(self, delivery)
-        self._sequence += 1
-        heapq.heappush(self._queue, (delivery.since, delivery.first, self._sequence, delivery))
+        heapq.heappush(self._queue, (delivery.since, delivery.first))
+        if len(self._queue) > 2 * len(self._sorted) + _STALE_MAX:
+            self._queue = [(waiting.since, waiting.first) for waiting in self]
+            heapq.heapify(self._queue)
 
     @property
     def longest_waiting(self) -> Delivery | None:
         """Of those that have waited equally long, the one with the lowest number."""
         queue = self._queue
-        while queue and not self._is_current(queue[0]):
+        while queue:
+            since, first = queue[0]
+            delivery = self.starting_at(first)
+            if delivery is not None and delivery.since == since:
+                return delivery
             heapq.heappop(queue)
-        return queue[0][3] if queue else None
-
-    def _is_current(self, entry: tuple[float, int, int, Delivery]) -> bool:
-        since, _, _, delivery = entry
-        return delivery.since == since and self.holds(delivery)
+        return None

@@ -25,6 +25,9 @@ from blipmq.nursery.state import DaemonState
 from blipmq.nursery.wal_queue import WalQueue
 from blipmq.nursery.wal_writer import WalWriter
 from blipmq.wal.log import Log
+from blipmq.wal.record import RunRecord
+
+_PROGRESS_SECONDS = 1.0
 
 
 @attrs.frozen
@@ -140,6 +143,7 @@ async def _obey_signals(
 
 async def _recover(state: DaemonState) -> Log:
     """Open the log, read what is in it, and begin a segment. Raises LogError."""
+    state.unready = "recovering"
     return await state.outside.run_blocking(partial(_open_log, state, trio.current_time()))
 
 
@@ -150,7 +154,8 @@ def _open_log(state: DaemonState, now: float) -> Log:
     log = Log.open(disk, config.wal.segment_bytes, outside.salt)
     try:
         facts, next_number = log.recover()
-        broker.restore(facts, log.runs(), next_number, now, outside.time_ms())
+        runs = _with_progress(state, log)
+        broker.restore(facts, runs, next_number, now, outside.time_ms())
         checkpoint = broker.checkpoint()
         log.roll(checkpoint, broker.context.next_number, broker.wanted_from)
         broker.checkpointed(checkpoint)
@@ -165,3 +170,15 @@ def _open_log(state: DaemonState, now: float) -> Log:
     if stats.wal_replayed_messages:
         state.log.info("recovered", messages=stats.wal_replayed_messages)
     return log
+
+
+def _with_progress(state: DaemonState, log: Log) -> Iterator[RunRecord]:
+    """The runs of the log; every second it is logged how far they were read."""
+    monotonic = state.outside.monotonic
+    told = monotonic()
+    for run in log.runs():
+        yield run
+        if monotonic() - told >= _PROGRESS_SECONDS:
+            told = monotonic()
+            percent = 100 * log.scanned_bytes // max(1, log.total_bytes)
+            state.log.info("recovering", percent=percent, mebibytes=log.total_bytes >> 20)

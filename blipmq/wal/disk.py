@@ -69,7 +69,9 @@ class Disk:
 
         Raises DirectoryLocked when another process has it.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        if not self.directory.is_dir():
+            self.directory.mkdir(parents=True)
+            _sync_directory(self.directory.parent)
         fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,13 +111,21 @@ class Disk:
         finally:
             os.close(fd)
 
+    def size(self, name: str) -> int:
+        """Bytes of the file."""
+        return (self.directory / name).stat().st_size
+
     def remove(self, name: str) -> None:
         (self.directory / name).unlink()
 
     def sync_directory(self) -> None:
         """Return when created and removed names would outlive a power cut."""
-        fd = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _sync_directory(self.directory)
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -47,6 +47,9 @@ class Log:
     appended_bytes: int = 0
     torn_bytes: int = 0
     """Bytes of an unfinished last record that recovery cut off."""
+    scanned_bytes: int = 0
+    """How much of the log `runs` has read, of `total_bytes`."""
+    total_bytes: int = 0
     _segments: list[Segment] = attrs.Factory(list)
     _file: File | None = None
     _current_salt: int = 0
@@ -63,6 +66,11 @@ class Log:
         except DirectoryLocked as error:
             text = f"{disk.directory}: in use by another process, pid {error.holder or 'unknown'}"
             raise LogError(text) from None
+        except FileExistsError:
+            raise LogError(
+                f"{disk.directory}: a file, and a log is a directory; a log of the older "
+                "single-file format is imported into a new one by `blipmq wal import`"
+            ) from None
         except OSError as error:
             raise LogError(f"{disk.directory}: {error.strerror}") from None
         return cls(disk, segment_bytes, salt)
@@ -70,9 +78,9 @@ class Log:
     def recover(self) -> tuple[list[tuple[int, Fact]], int]:
         """The facts but for the runs, from the last checkpoint on, and a number above every id.
 
-        Each fact comes with its record's id.
-        Cuts a torn tail off and removes what the last checkpoint did not want any more. Raises
-        CorruptLog for everything that no crash leaves behind.
+        Each fact comes with its record's id. Cuts a torn tail off and removes what the last
+        checkpoint did not want any more. Raises CorruptLog for everything that no crash leaves
+        behind.
         """
         try:
             return self._recover()
@@ -137,6 +145,7 @@ class Log:
             if sequence not in wanted:
                 self.disk.remove(segment_name(sequence))
         self._segments = [Segment(sequence) for sequence in sorted(wanted)]
+        self.total_bytes = sum(self.disk.size(segment.name) for segment in self._segments)
 
     def runs(self) -> Iterator[RunRecord]:
         """Every run in the log, in order; its data is valid until the next one is asked for.
@@ -145,14 +154,17 @@ class Log:
         """
         for segment in self._segments:
             reader = SegmentReader(self.disk, segment.sequence, last=False)
+            before = self.scanned_bytes
             try:
                 for _, fact in reader:
+                    self.scanned_bytes = before + reader.end
                     if isinstance(fact, RunRecord):
                         segment.note(fact.topic, fact.first + fact.count - 1)
                         yield fact
             except OSError as error:
                 raise LogError(f"{self._path(segment.sequence)}: {error.strerror}") from None
             segment.size = reader.end
+            self.scanned_bytes = before + reader.end
 
     @property
     def full(self) -> bool:
@@ -185,7 +197,7 @@ class Log:
         head = [segment_header(sequence, salt), *encode(checkpoint, next_number, salt)]
         file = self._begin(segment_name(sequence), head)
         if self._file is not None:
-            self._file.close()
+            self._close(self._file)
         self._file, self._current_salt, self._dirty = file, salt, False
         removed = [segment for segment in self._segments if segment not in kept]
         self._segments = [*kept, Segment(sequence, file.size)]
@@ -286,16 +298,21 @@ class Log:
 
     def close(self) -> None:
         """Sync and give the directory back. Closing twice is fine."""
-        file, self._file = self._file, None
         try:
-            if file is not None and self._dirty:
-                file.sync()
-        except OSError as error:
-            raise LogError(f"fsync failed: {error.strerror}") from None
+            self.sync()
         finally:
-            if file is not None:
-                file.close()
-            self.disk.unlock()
+            file, self._file = self._file, None
+            try:
+                if file is not None:
+                    self._close(file)
+            finally:
+                self.disk.unlock()
+
+    def _close(self, file: File) -> None:
+        try:
+            file.close()
+        except OSError as error:
+            raise LogError(f"close failed: {error.strerror}") from None
 
 
 def _wanted(segment: Segment, wanted_from: Callable[[bytes], int | None]) -> bool:

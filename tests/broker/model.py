@@ -14,6 +14,7 @@ class Message:
     place: int
     topic: bytes
     qos: int
+    arrived: float
     expires: float
     committed: bool
     failed: bool = False
@@ -26,9 +27,13 @@ class Message:
 
 @attrs.define(eq=False)
 class Item:
-    """A message in one subscription. `holder` has it until `deadline`; None: it waits."""
+    """A message in one subscription. `holder` has it until `deadline`; None: it waits.
+
+    `since` is when it began to wait: it arrived, or it was not settled in time.
+    """
 
     message: Message
+    since: float
     attempt: int = 0
     holder: Hashable | None = None
     deadline: float = 0.0
@@ -51,9 +56,9 @@ class Queue:
         return [i for i in self.items if i.message.visible and i.holder is None]
 
     @property
-    def fresh(self) -> Item | None:
-        """What is to be delivered for the first time next."""
-        return next((item for item in self.waiting if not item.attempt), None)
+    def next(self) -> Item | None:
+        """What has waited longest."""
+        return min(self.waiting, key=lambda i: (i.since, i.message.place), default=None)
 
     def delivered(self, place: int) -> Item | None:
         """The item of a message that was delivered and is not settled."""
@@ -78,11 +83,13 @@ class Model:
 
     def publish(self, topic: bytes, count: int, qos: int, committed: bool) -> list[Message]:
         expires = self.now + self.ttl if self.ttl else float("inf")
-        messages = [Message(self.places + i, topic, qos, expires, committed) for i in range(count)]
+        messages = [
+            Message(self.places + i, topic, qos, self.now, expires, committed) for i in range(count)
+        ]
         self.places += count
         for queue in self.queues:
             if queue.topic == topic:
-                queue.items += [Item(message) for message in messages]
+                queue.items += [Item(message, self.now) for message in messages]
         self.on_their_way += messages
         self._show(topic)
         return messages
@@ -124,7 +131,7 @@ class Model:
         items: list[Item] = []
         if qos and not self._durable(topic):
             early = [m for m in self.kept + self.on_their_way if m.topic == topic and m.qos]
-            items = [Item(message) for message in early]
+            items = [Item(message, message.arrived) for message in early]
             self.kept = [message for message in self.kept if message.topic != topic]
         self.queues.append(Queue(id_, owner, topic, qos, connection, items))
 
@@ -145,15 +152,16 @@ class Model:
         item.holder = connection
         item.deadline = self.now + self.backoff * 2 ** (item.attempt - 1)
 
-    def _come_back(self, queue: Queue, item: Item) -> None:
+    def _come_back(self, queue: Queue, item: Item, since: float) -> None:
         item.holder = None
+        item.since = since
         if item.attempt >= self.attempts_max:
             queue.items.remove(item)
 
     def disconnect(self, connection: Hashable) -> None:
         for queue in self.queues:
             for item in [item for item in queue.items if item.holder is connection]:
-                self._come_back(queue, item)
+                self._come_back(queue, item, item.message.arrived)
         for queue in [queue for queue in self.queues if queue.connection is connection]:
             if queue.qos:
                 # Of those parked at one moment, the one that was subscribed first is first.
@@ -169,7 +177,7 @@ class Model:
         for queue in self.queues:
             late = [i for i in queue.items if i.holder is not None and i.deadline <= self.now]
             for item in late:
-                self._come_back(queue, item)
+                self._come_back(queue, item, item.deadline)
         self.queues = [
             queue
             for queue in self.queues

@@ -98,6 +98,19 @@ def test_one_of_them_may_be_settled_before_the_others_are_delivered() -> None:
     assert client.ack(subscription, first.tag) == []
 
 
+def test_one_that_came_back_does_not_let_later_messages_overtake_the_others() -> None:
+    world = World.create()
+    client = world.connect()
+    client.publish(b"t", b"one", b"two")
+    subscription = client.subscribe(b"t")
+    client.publish(b"t", b"three")
+    client.poll(subscription)
+
+    world.pass_time(1)
+
+    assert client.poll_all(subscription) == [b"two", b"three", b"one"]
+
+
 def test_they_are_not_kept_while_a_parked_subscription_waits_for_them() -> None:
     world = World.create()
     client = world.connect()

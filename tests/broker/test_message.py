@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blipmq.broker.message import Delivery, DeliveryTable
+from blipmq.broker.message import Delivery, DeliveryTable, ReturnedTable
 from blipmq.protocol import encoder
 from blipmq.protocol.run import Run
 from tests.protocol.streams import decode_run
@@ -72,6 +72,47 @@ def test_overlapping_finds_what_holds_a_number_of_the_range(
     assert found == [
         (a, b) for a, b in sorted(pairs) if set(range(a, b + 1)) & set(range(first, last + 1))
     ]
+
+
+@given(ranges(), st.lists(st.integers(0, 3), min_size=10, max_size=10), st.integers(0, 20))
+def test_of_what_was_returned_the_one_that_waits_longest_comes_first(
+    pairs: list[tuple[int, int]], times: list[int], removed: int
+) -> None:
+    table = ReturnedTable()
+    deliveries = [delivery(*pair) for pair in pairs]
+    for one, since in zip(deliveries, times, strict=False):
+        one.since = since
+        table.add(one)
+    for one in deliveries[:removed]:
+        table.remove(one)
+
+    left = [(one.since, one.first, one) for one in deliveries[removed:]]
+    assert table.longest_waiting is (min(left)[2] if left else None)
+
+
+def test_what_was_returned_again_waits_since_then() -> None:
+    table = ReturnedTable()
+    one, other = delivery(1, 1), delivery(2, 2)
+    table.add(one)
+    other.since = 5.0
+    table.add(other)
+    table.remove(one)
+    one.since = 7.0
+    table.add(one)
+
+    assert table.longest_waiting is other
+
+
+def test_what_was_returned_and_settled_leaves_nothing_behind() -> None:
+    table = ReturnedTable()
+    waiting, settled = delivery(1, 1), delivery(2, 2)
+    table.add(waiting)
+    for _ in range(10_000):
+        table.add(settled)
+        table.remove(settled)
+
+    assert len(table._queue) < 100
+    assert table.longest_waiting is waiting
 
 
 @given(st.integers(1, COUNT - 1), st.data())

@@ -18,8 +18,8 @@ from hypothesis.stateful import (
 
 from blipmq.broker.broker import Batch
 from blipmq.broker.limits import Delivery, Retention
-from tests.broker.model import Item, Message, Model, Queue
-from tests.broker.world import KEYS, Client, Publisher, Received, World, refusals
+from tests.broker.model import Message, Model, Queue
+from tests.broker.world import KEYS, Client, Publisher, World, refusals
 
 BACKOFF_MS = 100
 EXPIRY = 10.0
@@ -116,14 +116,14 @@ class Histories(RuleBasedStateMachine):
     def _poll(self, connection: Connection, id_: int) -> list[Tag]:
         received = connection.client.poll(id_)
         queue = self._queue(id_, connection.owner)
-        if queue is None or not queue.waiting:
+        item = queue.next if queue is not None else None
+        if queue is None or item is None:
             assert received is None
             return []
         assert received is not None
-        item = self._item(queue, received)
-        place = item.message.place
-        assert received.topic == queue.topic
-        assert received.qos == min(queue.qos, item.message.qos)
+        place, qos = item.message.place, min(queue.qos, item.message.qos)
+        assert (received.topic, received.qos) == (queue.topic, qos)
+        assert received.body == item.message.body
         self.model.deliver(queue, item, connection)
         if not received.qos:
             assert received.tag == connection.client.calls
@@ -134,12 +134,6 @@ class Histories(RuleBasedStateMachine):
     def _queue(self, id_: int, owner: str) -> Queue | None:
         found = (q for q in self.model.queues if (q.id, q.owner) == (id_, owner))
         return next(found, None)
-
-    def _item(self, queue: Queue, received: Received) -> Item:
-        """What was received: the next in publish order, or one that came back."""
-        item = next(i for i in queue.waiting if i.message.body == received.body)
-        assert item.attempt or item is queue.fresh
-        return item
 
     @rule(connection=connections, tag=consumes(tags))
     def ack(self, connection: Connection, tag: Tag) -> None:

@@ -116,6 +116,18 @@ def test_a_message_that_fails_does_not_hold_up_those_that_waited_when_it_came_ba
     assert client.poll_all(subscription) == [b"waiting", b"x"]
 
 
+def test_messages_that_came_back_take_turns() -> None:
+    world, client, subscription, _ = a_delivery()
+    client.publish(b"t", b"y", b"z")
+
+    polls = []
+    for _ in range(6):
+        world.pass_time(BACKOFF * 8)
+        polls.append(client.poll(subscription))
+
+    assert [received and received.body for received in polls] == [b"y", b"z", b"x"] * 2
+
+
 def test_a_message_that_came_back_goes_before_those_that_were_published_later() -> None:
     world, client, subscription, _ = a_delivery()
     world.pass_time(1)

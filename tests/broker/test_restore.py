@@ -254,6 +254,18 @@ def test_a_clock_that_went_back_makes_no_message_younger_than_new() -> None:
     assert waiting(world) == []
 
 
+def test_messages_come_in_publish_order_though_the_clock_went_back_between_them() -> None:
+    log = MemoryLog()
+    world = start(log)
+    client = world.connect()
+    client.subscribe(b"t")
+    for time_ms, body in ((10_000, b"one"), (5_000, b"two"), (7_000, b"three")):
+        client.publish(b"t", body)
+        commit(world, log, time_ms)
+
+    assert waiting(start(log, time_ms=11_000)) == [b"one", b"two", b"three"]
+
+
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_numbers_that_were_given_out_are_not_given_out_again(checkpoint: bool) -> None:
     log = MemoryLog()

@@ -129,6 +129,32 @@ def test_a_run_that_was_refused_does_not_make_a_poll_wait() -> None:
     assert types(replies) == [(6, 5), (8, 7)]
 
 
+def test_while_nothing_may_be_logged_a_qos_1_publish_and_all_behind_it_wait() -> None:
+    world = World.create(durable=True)
+    session = world.connect().session
+    session.decoder.feed(encoder.publish(5, 1, b"t", b"") + encoder.ping(6))
+
+    assert not session.advance(world.now, may_log=False)
+    assert session.wants_to_log
+    assert not session.has_output
+
+    assert session.advance(world.now)
+    assert session.take_output() == [encoder.pong(6)]
+    assert world.broker.stats.published == [0, 1]
+
+
+def test_while_nothing_may_be_logged_all_else_goes_on() -> None:
+    world = World.create(durable=True)
+    client = world.connect()
+    subscription = client.subscribe(b"t")
+    session = client.session
+    session.decoder.feed(encoder.publish(5, 0, b"t", b"x") + encoder.poll(6, subscription))
+
+    assert session.advance(world.now, may_log=False)
+    assert not session.wants_to_log
+    assert session.take_output() == [encoder.publish(6, 0, b"t", b"x")]
+
+
 def test_every_message_of_a_refused_run_is_answered_under_its_own_correlation_id() -> None:
     client = Client(World.create())
 

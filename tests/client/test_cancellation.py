@@ -153,6 +153,7 @@ async def test_accept(nursery: trio.Nursery, autojump_clock: MockClock, going_on
             message = await messages.receive()
             reached = await cancelled_at(step, partial(accept, message), going_on=going_on)
             await client.ping()
+            assert step or not completed
             assert len(broker.accepted()) == len(completed)
             await message.accept()
         assert broker.accepted() == [1]

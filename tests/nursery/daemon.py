@@ -66,6 +66,7 @@ class Daemon:
     config: Config
     disk: TimedDisk
     runner: InlineRunner = attrs.Factory(InlineRunner)
+    monotonic: Callable[[], float] = trio.current_time
     network: Network = attrs.Factory(Network)
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     ended: trio.Event = attrs.Factory(trio.Event)
@@ -144,7 +145,7 @@ class Daemon:
             disk=lambda path: self.disk,
             run_blocking=self.runner,
             time_ms=lambda: int(trio.current_time() * 1000),
-            monotonic=trio.current_time,
+            monotonic=self.monotonic,
             salt=lambda: 1,
             signals=self._open_signals,
             listen=self.network.listen,
@@ -178,13 +179,19 @@ def new_disk() -> TimedDisk:
 
 @asynccontextmanager
 async def serving(
-    *, disk: TimedDisk | None = None, runner: InlineRunner | None = None, **changes: Any
+    *,
+    disk: TimedDisk | None = None,
+    runner: InlineRunner | None = None,
+    monotonic: Callable[[], float] = trio.current_time,
+    **changes: Any,
 ) -> AsyncIterator[Daemon]:
     """Start a daemon with these settings, and cancel it at the end unless it has ended itself.
 
     Raises what the daemon raised, unless the test took it.
     """
-    daemon = Daemon(settings(**changes), disk or new_disk(), runner or InlineRunner())
+    daemon = Daemon(
+        settings(**changes), disk or new_disk(), runner or InlineRunner(), monotonic=monotonic
+    )
     with (
         mock.patch.object(root, "serve_metrics", daemon.serve_metrics),
         structlog.testing.capture_logs() as daemon.lines,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from unittest import mock
 
 import pytest
@@ -46,7 +47,7 @@ async def test_it_is_unready_until_its_log_is_read(
     with mock.patch("blipmq.nursery.root.serve_metrics", daemon.serve_metrics):
         nursery.start_soon(daemon.serve)
         await wait_all_tasks_blocked()
-    assert daemon.metrics.readiness() == "starting"
+    assert daemon.metrics.readiness() == "recovering"
     with pytest.raises(ConnectionRefusedError):
         daemon.connect()
     daemon.runner.release()
@@ -54,6 +55,20 @@ async def test_it_is_unready_until_its_log_is_read(
     assert daemon.metrics.readiness() is None
     daemon.scope.cancel()
     await daemon.end()
+
+
+async def test_a_start_that_takes_long_is_logged_every_second(autojump_clock: MockClock) -> None:
+    disk = await killed(*[b"%d" % number for number in range(10)])
+    async with serving(disk=disk, monotonic=count(0, 0.25).__next__) as daemon:
+        told = [line["percent"] for line in daemon.lines if line["event"] == "recovering"]
+    assert len(told) == 2
+    assert 0 < told[0] < told[1] < 100
+
+
+async def test_a_start_that_is_quick_tells_only_what_came_back(autojump_clock: MockClock) -> None:
+    async with serving(disk=await killed(b"a", b"b")) as daemon:
+        assert "recovering" not in daemon.events()
+        assert "recovered" in daemon.events()
 
 
 async def test_after_a_crash_it_has_what_was_committed(autojump_clock: MockClock) -> None:

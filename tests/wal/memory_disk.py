@@ -154,6 +154,9 @@ class MemoryDisk(Disk):
         self._touch("read", name)
         return bytes(self.files[name])
 
+    def size(self, name: str) -> int:
+        return len(self.files[name])
+
     def remove(self, name: str) -> None:
         if name not in self.files:
             raise FileNotFoundError(2, os.strerror(2), str(self.directory / name))

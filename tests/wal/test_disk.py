@@ -174,7 +174,9 @@ def test_a_directory_without_permission_says_so() -> None:
 def test_a_file_in_the_place_of_the_directory_says_so(tmp_path: Path) -> None:
     path = tmp_path / "blipmq.wal"
     path.write_bytes(b"BLIPWAL\0")
-    with pytest.raises(LogError, match=f"{path}: File exists"):
+    with pytest.raises(
+        LogError, match=f"{path}: a file, and a log is a directory; .*`blipmq wal import`"
+    ):
         Log.open(Disk(path), 1 << 20, salts())
 
 
