@@ -16,6 +16,7 @@ from blipmq.wal.record import (
     RunRecord,
     Settled,
     SubscriptionState,
+    Synced,
 )
 
 Ranges = list[tuple[int, int, int]]
@@ -104,7 +105,7 @@ class Restoration:
                 subscription = self.subscriptions.get(fact.subscription)
                 if subscription is not None:
                     subscription.attempt(fact.first, fact.last, fact.attempts)
-            case RunRecord():
+            case RunRecord() | Synced():
                 pass
 
     def _checkpoint(self, id_: int, fact: Checkpoint) -> None:

@@ -20,6 +20,7 @@ from blipmq.wal.record import (
     Fact,
     RunRecord,
     Settled,
+    Synced,
     encode,
     encode_settled,
     segment_header,
@@ -54,6 +55,8 @@ class Log:
     _file: File | None = None
     _current_salt: int = 0
     _dirty: bool = False
+    _synced: Synced | None = None
+    """How much of the last segment is known to be on the disk, and is not said in the log yet."""
 
     @classmethod
     def open(cls, disk: Disk, segment_bytes: int, salt: Callable[[], int]) -> Log:
@@ -199,6 +202,7 @@ class Log:
         if self._file is not None:
             self._close(self._file)
         self._file, self._current_salt, self._dirty = file, salt, False
+        self._synced = None
         removed = [segment for segment in self._segments if segment not in kept]
         self._segments = [*kept, Segment(sequence, file.size)]
         self._count(1, file.size)
@@ -237,6 +241,9 @@ class Log:
         """
         file, segment = self._file, self._segments[-1]
         assert file is not None
+        synced = self._synced
+        if synced is not None:
+            facts = [synced, *facts]
         buffers, records = self._encode(facts, next_number, time_ms)
         size = file.size
         try:
@@ -248,6 +255,8 @@ class Log:
                 raise LogError(f"{self.disk.directory / segment.name}: {second}") from None
             raise self._error(error) from None
         self._dirty = True
+        if self._synced is synced:
+            self._synced = None
         segment.size = file.size
         self._count(records, file.size - size)
         for fact in facts:
@@ -291,10 +300,12 @@ class Log:
         """
         if self._dirty and self._file is not None:
             self._dirty = False
+            size = self._file.size
             try:
                 self._file.sync()
             except OSError as error:
                 raise LogError(f"fsync failed: {error.strerror}") from None
+            self._synced = Synced(self._segments[-1].sequence, size)
 
     def close(self) -> None:
         """Sync and give the directory back. Closing twice is fine."""

@@ -33,6 +33,7 @@ Facts, by kind:
     5 checkpoint    u64 reserved number, u32 n, n times u64 segment, u32 n, n subscriptions,
                     u32 n, n times kept
     6 attempted     u64 subscription, u64 first number, u64 last number, u16 attempts
+    7 synced        u64 segment, u64 size: so much of that segment outlives a power cut
 
     subscription    u64 id, u64 cursor, u8 n, n bytes of owner, u16 n, n bytes of topic,
                     u32 n, n times: u64 first, u64 last, u16 attempts
@@ -68,6 +69,7 @@ OPENED: Final = 3
 CLOSED: Final = 4
 CHECKPOINT: Final = 5
 ATTEMPTED: Final = 6
+SYNCED: Final = 7
 
 _ID_AND_LENGTH = struct.Struct("<QI")
 _RUN = struct.Struct("<BQH")
@@ -78,6 +80,7 @@ _SUBSCRIPTION = struct.Struct("<QQB")
 _RANGE = struct.Struct("<QQH")
 _ATTEMPTED = struct.Struct("<QQQH")
 _CLOSED = struct.Struct("<QQ")
+_SYNCED = struct.Struct("<QQ")
 _SETTLED = struct.Struct("<QQQ")
 
 Bytes = bytes | bytearray | memoryview
@@ -135,6 +138,14 @@ class Attempted:
 
 
 @attrs.frozen
+class Synced:
+    """The first `size` bytes of a segment were fsynced: no power cut took any of them."""
+
+    segment: int
+    size: int
+
+
+@attrs.frozen
 class Opened:
     """A durable subscription exists from now on."""
 
@@ -164,7 +175,7 @@ class Checkpoint:
     kept: tuple[tuple[bytes, int], ...] = ()
 
 
-Fact = RunRecord | Settled | Attempted | Opened | Closed | Checkpoint
+Fact = RunRecord | Settled | Attempted | Synced | Opened | Closed | Checkpoint
 
 
 def segment_header(sequence: int, salt: int) -> bytes:
@@ -197,6 +208,9 @@ def encode(fact: Fact, next_number: int, salt: int) -> list[Bytes]:
         case Attempted(subscription, first, last, attempts):
             row = _ATTEMPTED.pack(subscription, first, last, min(attempts, 0xFFFF))
             return _record(next_number, salt, bytes((ATTEMPTED,)) + row)
+        case Synced(segment, size):
+            row = _SYNCED.pack(segment, size)
+            return _record(next_number, salt, bytes((SYNCED,)) + row)
         case Opened():
             return _record(next_number, salt, bytes((OPENED,)) + _subscription(fact.subscription))
         case Closed():
@@ -278,6 +292,8 @@ def decode(id_: int, payload: Bytes) -> list[Fact]:
                 return [_decode_checkpoint(view)]
             case 6:
                 return [Attempted(*_ATTEMPTED.unpack_from(view, 1))]
+            case 7:
+                return [Synced(*_SYNCED.unpack_from(view, 1))]
             case kind:
                 raise ValueError(f"unknown kind of record {kind}")
     except (struct.error, UnicodeDecodeError, IndexError) as error:

@@ -6,62 +6,27 @@ What follows from one place is a guess, which the records after it have to confi
 
 from __future__ import annotations
 
-import re
 import zlib
-from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
 from blipmq.protocol.frames import LENGTH_MAX
 from blipmq.wal.record import (
-    END_MARK,
     MAGIC,
-    PAYLOAD_MIN,
     RECORD_HEADER,
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER,
     SEGMENT_HEADER_BYTES,
-    checks,
     records,
     segment_header,
 )
+from blipmq.wal.search import SearchLimit, find_record, places
 
-SEARCH_BYTES_MAX: Final = 1 << 32
-"""What one search checksums at most: whoever wrote the messages could have made it endless."""
-
-_PLACE = re.compile(rb"(?s)(?=.{%d}[\x01-\x0f])" % RECORD_HEADER_BYTES)
-"""Where a record may begin, going by its kind."""
 _POLYNOMIAL: Final = 0xEDB88320
 _ONE: Final = 1 << 31
 _X: Final = 1 << 30
 _ORDER: Final = (1 << 32) - 1
-
-
-def places(data: memoryview, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Where in start to stop a record might be, by its kind, its length and its last byte.
-
-    Yields (begin, end), ascending, until all of them together are too much to be checksummed.
-    """
-    searched = 0
-    for match in _PLACE.finditer(data, start, stop):
-        at = match.start()
-        _, length, _ = RECORD_HEADER.unpack_from(data, at)
-        end = at + RECORD_HEADER_BYTES + length
-        if length < PAYLOAD_MIN or end > stop or data[end - 1] != END_MARK[0]:
-            continue
-        searched += length
-        if searched > SEARCH_BYTES_MAX:
-            return
-        yield at, end
-
-
-def find_record(data: memoryview, start: int, stop: int, salt: int) -> int | None:
-    """Where the first record that checks begins, if there is one in start to stop."""
-    for at, end in places(data, start, stop):
-        body = at + RECORD_HEADER_BYTES
-        if checks(data[at:body], data[body:end], salt):
-            return at
-    return None
 
 
 def find_salt(data: memoryview, sequence: int, stop: int) -> int | None:
@@ -78,12 +43,13 @@ def find_salt(data: memoryview, sequence: int, stop: int) -> int | None:
     if _fits_header(data, sequence, salt):
         return int(salt)
     partly_right = magic == MAGIC or its_sequence == sequence
-    if partly_right and find_record(data, SEGMENT_HEADER_BYTES, stop, salt) is not None:
-        return int(salt)
-    for at, end in places(data, SEGMENT_HEADER_BYTES, stop):
-        salt = _salt_of(data, at, end)
-        if _fits_header(data, sequence, salt) or _goes_on(data, end, stop, salt):
-            return salt
+    with suppress(SearchLimit):
+        if partly_right and find_record(data, SEGMENT_HEADER_BYTES, stop, salt) is not None:
+            return int(salt)
+        for at, end in places(data, SEGMENT_HEADER_BYTES, stop):
+            salt = _salt_of(data, at, end)
+            if _fits_header(data, sequence, salt) or _goes_on(data, end, stop, salt):
+                return salt
     return None
 
 

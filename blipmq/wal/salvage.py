@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,8 @@ from blipmq.wal.record import (
     parse_segment_header,
     records,
 )
-from blipmq.wal.salt import find_record, find_salt
+from blipmq.wal.salt import find_salt
+from blipmq.wal.search import SearchLimit, find_record
 from blipmq.wal.segment import is_torn, segment_name
 
 MISSING: Final = "the segment is missing"
@@ -209,13 +211,14 @@ class SalvageReader:
         written = _written(data) if start < self.size else start
         if written <= start:
             return
-        next_ = find_record(data, start + 1, written, salt)
-        if next_ is not None:
-            yield self._damage(data, start, next_, "a record's checksum does not match")
-        elif self.last and is_torn(data, start, written, salt):
+        if self.last and is_torn(data, start, written, salt, self.sequence):
             self.torn = written - start
-        else:
-            yield self._damage(data, start, self.size, "a record's checksum does not match")
+            return
+        next_ = None
+        with suppress(SearchLimit):
+            next_ = find_record(data, start + 1, written, salt)
+        end = self.size if next_ is None else next_
+        yield self._damage(data, start, end, "a record's checksum does not match")
 
     def _damage(
         self, data: memoryview, start: int, end: int, reason: str, *, useless: bool = False

@@ -16,22 +16,22 @@ import attrs
 from blipmq.errors import CorruptLog
 from blipmq.wal.disk import Disk
 from blipmq.wal.record import (
-    END_MARK,
     PAYLOAD_MIN,
     RECORD_HEADER,
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
+    SYNCED,
     Fact,
-    checks,
+    Synced,
     decode,
     parse_segment_header,
     records,
 )
+from blipmq.wal.search import SearchLimit, find_record
 
 _NAME = re.compile(r"([0-9]{16})\.wal")
 _SECTOR: Final = 512
-_SEARCH_BYTES_MAX: Final = 1 << 32
-"""What is checksummed at most to find a record behind a bad one; a few seconds' work."""
+_PAGE: Final = 4096
 
 
 def segment_name(sequence: int) -> str:
@@ -115,7 +115,7 @@ class SegmentReader:
         written = _written(data, start)
         if written == start:
             return
-        if not self.last or not is_torn(data, start, written, salt):
+        if not self.last or not is_torn(data, start, written, salt, self.sequence):
             raise self._corrupt(name, start, "a record's checksum does not match")
         self.torn = written - start
 
@@ -141,15 +141,22 @@ def _written(data: memoryview, start: int) -> int:
     return start
 
 
-def is_torn(data: memoryview, start: int, written: int, salt: int) -> bool:
+def is_torn(data: memoryview, start: int, written: int, salt: int, sequence: int) -> bool:
     """Whether the bad record at `start` is an unfinished write; the data ends at `written`.
 
     It is when bytes of it are missing: its end, or a whole sector (a crash of the machine may
-    leave any of them unwritten). It is not when a record that checks lies further on, or when the
-    bytes would check with another length, which is what a damaged length looks like.
+    leave any of them unwritten). It is not when the bytes would check with another length, which
+    is what a damaged length looks like. When records that check lie further on, it is only if a
+    whole page is missing, and nothing says that this place was synced.
     """
-    if _follows(data, start, written, salt):
+    try:
+        following = find_record(data, start + 1, written, salt)
+    except SearchLimit:
         return False
+    if following is not None:
+        # The first record was synced before the second one was written.
+        lost = start > SEGMENT_HEADER_BYTES and _has_empty(_PAGE, data, start, following)
+        return lost and not _was_synced(data, start, following, salt, sequence)
     if written - start < RECORD_HEADER_BYTES + PAYLOAD_MIN:
         return True
     length = written - start - RECORD_HEADER_BYTES
@@ -160,7 +167,18 @@ def is_torn(data: memoryview, start: int, written: int, salt: int) -> bool:
     end = start + RECORD_HEADER_BYTES + RECORD_HEADER.unpack_from(data, start)[1]
     if end > written:
         return True
-    return _has_empty_sector(data, start, end)
+    return _has_empty(_SECTOR, data, start, end)
+
+
+def _was_synced(data: memoryview, place: int, start: int, salt: int, sequence: int) -> bool:
+    """Whether a record from `start` on says that what is at `place` was synced."""
+    for id_, body, end in records(data, start, salt):
+        if data[body] != SYNCED:
+            continue
+        for fact in decode(id_, data[body:end]):
+            if isinstance(fact, Synced) and fact.segment == sequence and fact.size > place:
+                return True
+    return False
 
 
 def _checks_with_length(data: memoryview, start: int, length: int, salt: int) -> bool:
@@ -176,28 +194,8 @@ def _lacks_beginning(data: memoryview, start: int) -> bool:
     return edge - start >= 8 and not any(data[start:edge])
 
 
-def _has_empty_sector(data: memoryview, start: int, end: int) -> bool:
-    first = -(-start // _SECTOR) * _SECTOR
-    zeros = bytes(_SECTOR)
-    return any(data[at : at + _SECTOR] == zeros for at in range(first, end - _SECTOR + 1, _SECTOR))
-
-
-def _follows(data: memoryview, start: int, written: int, salt: int) -> bool:
-    """Whether a record that checks begins anywhere after `start`.
-
-    Whoever wrote the bytes of a message could have made the search very long. It ends with True
-    then, so that no record is cut off which it might have found.
-    """
-    unpack_from = RECORD_HEADER.unpack_from
-    searched = 0
-    for at in range(start + 1, written - RECORD_HEADER_BYTES - PAYLOAD_MIN + 1):
-        _, length, _ = unpack_from(data, at)
-        end = at + RECORD_HEADER_BYTES + length
-        if length < PAYLOAD_MIN or end > written or data[end - 1] != END_MARK[0]:
-            continue
-        searched += length
-        if searched > _SEARCH_BYTES_MAX:
-            return True
-        if checks(data[at : at + RECORD_HEADER_BYTES], data[at + RECORD_HEADER_BYTES : end], salt):
-            return True
-    return False
+def _has_empty(size: int, data: memoryview, start: int, end: int) -> bool:
+    """Whether any of the aligned blocks of this size in start to end is all zeros."""
+    first = -(-start // size) * size
+    zeros = bytes(size)
+    return any(data[at : at + size] == zeros for at in range(first, end - size + 1, size))

@@ -9,7 +9,13 @@ import attrs
 import pytest
 
 from blipmq.errors import CorruptLog
-from blipmq.wal.record import RunRecord, encode, segment_header
+from blipmq.wal.record import (
+    SEGMENT_HEADER_BYTES,
+    Checkpoint,
+    RunRecord,
+    encode,
+    segment_header,
+)
 from blipmq.wal.segment import segment_name, sequences
 from tests.wal.logs import (
     CHECKPOINT,
@@ -27,6 +33,7 @@ from tests.wal.logs import (
 from tests.wal.memory_disk import MemoryDisk
 
 SECTOR = 512
+PAGE = 4096
 
 
 def damaged_at(disk: MemoryDisk, name: str, offset: int) -> None:
@@ -225,10 +232,10 @@ def test_a_message_that_looks_like_a_record_does_not_end_a_torn_tail() -> None:
 def test_a_message_cannot_make_the_search_for_a_record_behind_it_endless(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    disk, start = ending_in(b"\xfe\xff\x00\x00" * 20_000)
+    disk, start = ending_in(b"\x02\xff\x00\x00" * 20_000)
     del disk.files[FIRST][-1:]
     assert read(disk.after_kill()).numbers == [20]
-    monkeypatch.setattr("blipmq.wal.segment._SEARCH_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr("blipmq.wal.search.SEARCH_BYTES_MAX", 1 << 20)
     damaged_at(disk, FIRST, start)
 
 
@@ -239,6 +246,48 @@ def test_a_record_that_checks_behind_a_bad_one_makes_that_one_damage() -> None:
     inner = b"".join(encode(run(25), 100, salt))
     disk.files[LAST][end - 1 :] = bytes(600) + inner
     damaged_at(disk, LAST, start)
+
+
+def missing_page(*, synced: bool) -> tuple[MemoryDisk, int]:
+    """A log in which a whole page of a record is missing, with one behind it, and where it begins.
+
+    Everything before that record was synced when the next was written; so was it, if `synced`.
+    """
+    disk = MemoryDisk()
+    log = begin(disk)
+    append(log, run(20))
+    log.sync()
+    append(log, run(21))
+    start = len(disk.files[FIRST])
+    append(log, run(22, body=b"x" * 2 * PAGE))
+    if synced:
+        log.sync()
+    append(log, run(23))
+    log.close()
+    page = (start // PAGE + 1) * PAGE
+    return zeroed(disk.after_kill(), page, page + PAGE), start
+
+
+def test_a_page_that_was_never_synced_is_torn_off_with_all_that_is_behind_it() -> None:
+    disk, start = missing_page(synced=False)
+    size = len(disk.files[FIRST])
+    found = read(disk)
+    assert found.numbers == [20, 21]
+    assert found.torn_bytes == size - start
+
+
+def test_a_page_that_is_missing_from_what_was_synced_is_damage() -> None:
+    disk, start = missing_page(synced=True)
+    damaged_at(disk, FIRST, start)
+
+
+def test_a_page_that_is_missing_from_the_checkpoint_is_damage() -> None:
+    disk = MemoryDisk()
+    kept = tuple((b"topic %d" % number, number) for number in range(1_000))
+    log = begin(disk, Checkpoint(1_000, (), (), kept))
+    append(log, run(20))
+    log.close()
+    damaged_at(zeroed(disk.after_kill(), PAGE, 2 * PAGE), FIRST, SEGMENT_HEADER_BYTES)
 
 
 def test_a_record_of_an_unknown_kind_is_damage() -> None:
