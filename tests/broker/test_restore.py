@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from blipmq.broker.broker import NUMBERS_RESERVED
 from blipmq.broker.limits import Delivery, Limits, Retention
 from blipmq.broker.stats import DropReason
+from blipmq.errors import PublishFailed
 from tests.broker.memory_log import MemoryLog
-from tests.broker.world import Client, World
+from tests.broker.world import Client, Publisher, World
 
 
 def start(log: MemoryLog, now: float = 0.0, time_ms: int = 0) -> World:
@@ -66,6 +68,20 @@ def test_what_was_settled_out_of_order_is_not_delivered() -> None:
     commit(world, log)
 
     assert waiting(start(log)) == [b"one", b"three"]
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_what_was_delivered_before_may_be_settled_after(index: int) -> None:
+    log = MemoryLog()
+    _, client, subscription = published(log, b"one", b"two", b"three")
+    received = [client.poll(subscription) for _ in range(3)]
+    settled = received.pop(index)
+    assert settled is not None
+
+    client = start(log).connect()
+
+    assert client.ack(subscription, settled.tag) == []
+    assert [client.poll(subscription) for _ in range(3)] == [*received, None]
 
 
 def test_what_was_not_committed_is_gone() -> None:
@@ -264,6 +280,30 @@ def test_messages_come_in_publish_order_though_the_clock_went_back_between_them(
         commit(world, log, time_ms)
 
     assert waiting(start(log, time_ms=11_000)) == [b"one", b"two", b"three"]
+
+
+def test_a_checkpoint_is_needed_before_the_numbers_that_the_last_one_reserved_run_out() -> None:
+    log = MemoryLog()
+    broker = start(log).broker
+    needed = [broker.needs_checkpoint]
+
+    broker.context.give_number(3 * NUMBERS_RESERVED // 4)
+    needed.append(broker.needs_checkpoint and broker.has_facts)
+    log.checkpoint(broker)
+    needed.append(broker.needs_checkpoint)
+
+    assert needed == [False, True, False]
+
+
+def test_no_number_is_given_out_that_the_log_has_not_reserved() -> None:
+    log = MemoryLog()
+    world = start(log)
+    publisher = Publisher(world)
+    world.broker.context.give_number(NUMBERS_RESERVED - 1)
+    publisher.publish(b"t", b"x")
+
+    with pytest.raises(PublishFailed, match="no number is reserved"):
+        publisher.publish(b"t", b"x")
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
