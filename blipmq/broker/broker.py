@@ -318,6 +318,7 @@ class Broker:
         subscription = self._open(id_, owner, topic, qos, session)
         if first:
             subscription.node = topic.frontier
+            subscription.foreign = topic.uncommitted_qos0
             for delivery in topic.take_kept(now):
                 subscription.add_waiting(delivery)
         if qos:

@@ -49,6 +49,8 @@ class Subscription:
     session: object | None = None
     parked_until: float | None = None
     index: int = 0
+    foreign: int = 0
+    """QoS 0 messages ahead of the cursor that are older than `born`."""
     unsettled: DeliveryTable = attrs.Factory(DeliveryTable)
     returned: ReturnedTable = attrs.Factory(ReturnedTable)
     deadlines: DeliveryDeadlines = attrs.Factory(DeliveryDeadlines)
@@ -176,6 +178,7 @@ class Subscription:
             node, run = self.node, self.node.run
             assert run is not None
             if run.qos == 0 and run.first < self.born:
+                self.foreign -= run.count
                 self.step(run.count)
             elif node.expires <= now:
                 self._pass(run.count - self.index, None)
@@ -286,7 +289,7 @@ class Subscription:
             self._drop(oldest, None)
         self._at_message(now)
         limits = self.context.limits
-        excess = self.held - limits.queue_capacity
+        excess = self.held - self.foreign - limits.queue_capacity
         while excess > 0 and (dropped := self._drop_oldest(excess, now, DropReason.CAPACITY)):
             excess -= dropped
         while self.held_bytes > limits.queue_bytes and self.held - self._out > 1:

@@ -156,6 +156,17 @@ class Topic:
             node = node.next
         return None
 
+    @property
+    def uncommitted_qos0(self) -> int:
+        """How many QoS 0 messages wait for the commit of what is before them."""
+        count = 0
+        node: Node | None = self.frontier
+        while node is not None:
+            if node.run is not None and not node.run.qos:
+                count += node.run.count
+            node = node.next
+        return count
+
     def tick(self, now: float) -> float | None:
         """Let go of what has expired. Returns when the next message expires, if any may."""
         self._expire_kept(now)

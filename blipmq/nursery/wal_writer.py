@@ -48,6 +48,7 @@ class WalWriter:
                 async with self.queue.receive:
                     async for batch in self.queue.receive:
                         await self._commit([batch, *self._waiting()])
+                await self._log_the_rest()
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -69,7 +70,9 @@ class WalWriter:
         try:
             await self._write(batch)
         except LogError as error:
-            broker.failed(batch, str(error), trio.current_time())
+            # What was handed on meanwhile fails, too: its facts may not be logged before these.
+            batches += self._waiting()
+            broker.failed(_together(batches), str(error), trio.current_time())
             if isinstance(error, NoRoom):
                 state.warn("no room", "the log cannot grow", error=str(error))
             else:
@@ -78,6 +81,16 @@ class WalWriter:
             broker.committed(batch, trio.current_time())
         self.queue.release(len(batches))
         state.look()
+
+    async def _log_the_rest(self) -> None:
+        """At the end: the facts that found no room are tried once more, and not lost in silence."""
+        batch = self.state.broker.handoff()
+        if batch is None or self._failure is not None:
+            return
+        try:
+            await self._write(batch)
+        except LogError as error:
+            self._fail(LogError(f"the last settlements are not in the log: {error}"))
 
     async def _write(self, batch: Batch) -> None:
         """Write a batch; with the policy `always`, also sync. Raises LogError."""
