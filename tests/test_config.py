@@ -16,6 +16,7 @@ from blipmq.config import (
     config_file,
     environment_variable,
     load_config,
+    origin,
     settings,
 )
 from blipmq.errors import ConfigError
@@ -81,6 +82,13 @@ def test_the_older_name_of_the_console_is_accepted(tmp_path: Path) -> None:
 def test_both_names_of_the_console_at_once_are_refused(tmp_path: Path) -> None:
     file = written(tmp_path, "enable_tokio_console = true\nenable_trio_console = true\n")
     assert "expected only one of" in refusal(file)
+
+
+def test_both_variables_of_the_console_at_once_are_refused() -> None:
+    older, name = "BLIPMQ_ENABLE_TOKIO_CONSOLE", "BLIPMQ_ENABLE_TRIO_CONSOLE"
+    assert refusal(None, **{older: "1", name: "1"}) == (
+        f"environment variable {older}: expected only one of {older} and {name}, found both"
+    )
 
 
 def test_the_retry_settings_are_what_the_broker_takes() -> None:
@@ -176,23 +184,36 @@ class TestEnvironment:
         assert text.startswith(f"environment variable {variable}: {expected}")
         assert text.endswith((f"found {value!r}", f"found {value}"))
 
-    def test_a_variable_that_looks_like_a_typo_is_refused(self) -> None:
-        text = refusal(None, BLIPMQ_LIMITS_MAX_TOPIC="5")
-        assert text == (
-            "environment variable BLIPMQ_LIMITS_MAX_TOPIC: unknown; "
-            "did you mean BLIPMQ_LIMITS_MAX_TOPICS?"
+    @pytest.mark.parametrize(
+        ("variable", "meant"),
+        [
+            ("BLIPMQ_LIMITS_MAX_TOPIC", "BLIPMQ_LIMITS_MAX_TOPICS"),
+            ("BLIPMQ_MAX_TOPICS", "BLIPMQ_LIMITS_MAX_TOPICS"),
+            ("BLIPMQ_LEVEL", "BLIPMQ_LOGGING_LEVEL"),
+            ("BLIPMQ_LOG_LEVEL", "BLIPMQ_LOGGING_LEVEL"),
+            ("BLIPMQ_API_KEYS", "BLIPMQ_ALLOWED_API_KEYS"),
+            ("BLIPMQ_CONFIG_FILE", "BLIPMQ_CONFIG"),
+        ],
+    )
+    def test_an_unknown_variable_is_refused_with_the_nearest_one(
+        self, variable: str, meant: str
+    ) -> None:
+        assert refusal(None, **{variable: "5"}) == (
+            f"environment variable {variable}: unknown; did you mean {meant}?"
+        )
+
+    def test_an_unknown_variable_that_is_near_to_none_is_refused(self) -> None:
+        assert refusal(None, BLIPMQ_URL="sesame") == (
+            "environment variable BLIPMQ_URL: unknown; expected the name of a setting after BLIPMQ_"
         )
 
     @pytest.mark.parametrize(
-        "variable",
-        [
-            "BLIPMQ_SERVICE_HOST",
-            "BLIPMQ_SERVICE_PORT",
-            "BLIPMQ_PORT_5555_TCP",
-            "BLIPMQ_URL",
-            "PORT",
-        ],
+        "variable", ["BLIPMQ_SERVICE_HOST", "BLIPMQ_SERVICE_PORT", "BLIPMQ_PORT_5555_TCP"]
     )
+    def test_variables_of_a_kubernetes_service_are_refused(self, variable: str) -> None:
+        assert refusal(None, **{variable: "x"}).startswith(f"environment variable {variable}: unk")
+
+    @pytest.mark.parametrize("variable", ["PORT", "BLIPMQ", "BLIPMQX_PORT", "MY_BLIPMQ_PORT"])
     def test_variables_of_others_are_ignored(self, variable: str) -> None:
         assert load_config(None, {variable: "x"}) == Config()
 
@@ -268,6 +289,8 @@ class TestRefusals:
             'allowed_api_keys = [["sesame"]]',
             'allowed_api_key = ["sesame"]',
             'allowed_api_keys = ["sesame" "x"]',
+            "sesame",
+            '"sesame"',
         ],
     )
     def test_a_refusal_never_shows_an_api_key(self, tmp_path: Path, line: str) -> None:
@@ -286,6 +309,12 @@ class TestRefusals:
         assert "line 1" in text
         assert "sesame" not in text
 
+    @pytest.mark.parametrize("text", ["sesame", "- sesame", "!!set {sesame}", "!!binary sesame=="])
+    def test_yaml_without_keys_is_not_quoted(self, tmp_path: Path, text: str) -> None:
+        found = refusal(written(tmp_path, text + "\n", "a.yaml"))
+        assert "expected keys and values, found a" in found
+        assert "sesame" not in found
+
     def test_a_file_that_is_not_there_is_named(self, tmp_path: Path) -> None:
         file = tmp_path / "missing.toml"
         assert refusal(file) == (
@@ -299,7 +328,16 @@ class TestRefusals:
             ("a.toml", "port = 1\nport = 2\n", "expected TOML: "),
             ("a.yaml", "port: [\n", "expected YAML: .* line 2"),
             ("a.yaml", "- port\n", "expected keys and values, found a list"),
-            ("a.yaml", "port\n", "expected keys and values, found 'port'"),
+            ("a.yaml", "port\n", "expected keys and values, found a single value"),
+            ("a.yaml", "5\n", "expected keys and values, found a single value"),
+            ("a.yaml", "port: 1\nport: 1\n", "expected YAML: duplicate key port at line 2 col 1"),
+            (
+                "a.yaml",
+                "limits: {max_topics: 1,\n  max_topics: 2}\n",
+                "expected YAML: duplicate key max_topics at line 2 col 3",
+            ),
+            ("a.yaml", "port: " + "[" * 5_000, "expected YAML: nested too deeply"),
+            ("a.toml", "port = " + "[" * 5_000, "expected TOML: .*nested"),
             ("a.yaml", "5: 6\n", "5: unknown key"),
             ("a.yaml", "port: 2020-99-99\n", "expected YAML: "),
             ("a.toml", "port = 1" + "0" * 5_000, "expected TOML: "),
@@ -319,6 +357,26 @@ class TestRefusals:
         file = tmp_path / "a.toml"
         file.write_bytes(b"\xff\xfe")
         assert refusal(file) == f"{file}: expected UTF-8 text, found something else"
+
+
+def test_a_key_that_yaml_merges_into_a_table_may_be_overridden_there(tmp_path: Path) -> None:
+    file = written(tmp_path, "limits:\n  <<: {max_topics: 1}\n  max_topics: 2\n", "a.yaml")
+    assert load_config(file, {}).limits.max_topics == 2
+
+
+class TestOrigin:
+    def test_it_is_the_file_or_the_defaults(self) -> None:
+        file = Path("blipmq.toml")
+        assert origin(["bind_addr", "port"], file, {}) == "blipmq.toml"
+        assert origin(["port"], None, {"BLIPMQ_CONFIG": "named.toml"}) == "named.toml"
+        assert origin(["port"], None, {"BLIPMQ_METRICS_PORT": "1"}) == "defaults"
+
+    def test_variables_go_before_the_file(self) -> None:
+        environ = {"BLIPMQ_BIND_ADDR": "::", "BLIPMQ_PORT": "1"}
+        assert origin(["port"], Path("a.toml"), environ) == "environment variable BLIPMQ_PORT"
+        assert origin(["bind_addr", "port"], None, environ) == (
+            "environment variables BLIPMQ_BIND_ADDR, BLIPMQ_PORT"
+        )
 
 
 def test_the_repr_of_a_configuration_shows_no_api_key() -> None:

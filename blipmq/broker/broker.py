@@ -122,7 +122,7 @@ class Broker:
         stats = self.stats
         size = run.size + OVERHEAD_BYTES
         topic = self._topics.get(run.topic)
-        if stats.memory_bytes + size > self.limits.max_memory_bytes:
+        if stats.memory_bytes + size > self.limits.max_message_bytes:
             if run.qos:
                 raise PublishFailed(500, "durable publish failed: memory limit reached")
             stats.dropped[DropReason.MEMORY] += run.count
@@ -165,9 +165,14 @@ class Broker:
         if topic is None:
             if len(self._topics) >= self.limits.max_topics:
                 raise LimitExceeded(429, "too many topics")
+            self._check_memory(len(name) + OVERHEAD_BYTES)
             topic = self._topics[name] = Topic(name, self.context)
             self.stats.topics = len(self._topics)
         return topic
+
+    def _check_memory(self, size: int) -> None:
+        if self.stats.memory_bytes + size > self.limits.max_message_bytes:
+            raise LimitExceeded(429, "memory limit reached")
 
     def _forget(self, topic: Topic) -> None:
         """Let go of a topic that nothing is in and nobody waits for."""
@@ -218,12 +223,16 @@ class Broker:
         All other facts of the batch are logged with the next one.
         """
         context = self.context
+        failed: dict[Topic, list[Node]] = {}
         for publication in batch.publications:
-            run = publication.run
+            failed.setdefault(publication.topic, []).append(publication.node)
+        runs = [(publication.run, publication.publisher) for publication in batch.publications]
+        for topic, nodes in failed.items():
+            topic.fail(nodes, now)
+            self._forget(topic)
+        for run, publisher in runs:
             self.stats.dropped[DropReason.COMMIT_FAILED] += run.count
-            publication.topic.fail(publication.node, now)
-            publication.publisher.on_failed(run, reason)
-            self._forget(publication.topic)
+            publisher.on_failed(run, reason)
         assert context.journal is not None
         context.journal[:0] = [f for f in batch.facts if not isinstance(f, RunRecord)]
 
@@ -312,6 +321,7 @@ class Broker:
             return subscription.id
         if len(self._subscriptions) >= self.limits.max_subscriptions:
             raise LimitExceeded(429, "too many subscriptions")
+        self._check_memory(2 * (len(name) + OVERHEAD_BYTES))
         topic = self._topic(name)
         id_ = self.context.give_number()
         first = qos and not topic.durable

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
 import attrs
 
 from blipmq.broker.limits import Delivery, Limits, Retention
 from blipmq.broker.retry import Timers, backoff
 from blipmq.broker.stats import Stats
 from blipmq.wal.record import Fact, Settled
+
+if TYPE_CHECKING:
+    from blipmq.broker.topic import Topic
 
 
 @attrs.define(eq=False)
@@ -20,6 +26,8 @@ class Context:
     stats: Stats
     journal: list[Fact] | None
     timers: Timers = attrs.Factory(Timers)
+    keeping: OrderedDict[Topic, None] = attrs.Factory(OrderedDict)
+    """The topics that keep messages; the one that began first is first."""
     next_number: int = 1
 
     def log(self, fact: Fact) -> None:

@@ -26,9 +26,17 @@ class Limits:
     queue_bytes: int = 64 * MiB
     """Bytes of waiting messages that a version 1 subscription holds."""
     max_memory_bytes: int = 1_024 * MiB
-    """Bytes of messages held in memory; a publish that would pass it is refused."""
+    """Bytes of messages, topics, receive buffers and replies held in memory.
+
+    Messages and topics may take seven eighths of it; a publish that would pass that is refused.
+    """
     output_buffer_bytes: int = 1 * MiB
     """Replies waiting to be sent on a connection before its requests are no longer read."""
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The rest is for connections: who is to take messages out must be able to connect."""
+        return self.max_memory_bytes - self.max_memory_bytes // 8
 
 
 @attrs.frozen
@@ -37,6 +45,8 @@ class Retention:
 
     kept_messages: int = 1_024
     """QoS 1 messages kept per topic while no QoS 1 subscription exists."""
+    kept_bytes: int = 256 * MiB
+    """Bytes of QoS 1 messages kept in all topics together."""
     session_expiry_ms: int = 3_600_000
     """How long a parked version 1 QoS 1 subscription waits to be taken over."""
     message_ttl_ms: int = 0

@@ -74,6 +74,8 @@ class Delivery:
     deadline: float = NEVER
     since: float = attrs.field()
     holder: object | None = None
+    recovered: bool = False
+    """Whether it was read back from the log; then it may have been delivered before."""
 
     @since.default
     def _since(self) -> float:

@@ -5,6 +5,8 @@ Works on numbers alone, so that a log of any length is read without its messages
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
+
 import attrs
 
 from blipmq.wal.record import (
@@ -43,26 +45,40 @@ class RestoredSubscription:
         if first > self.cursor:
             self.unsettled.append((self.cursor, first - 1, 0))
         else:
-            self.unsettled = _without(self.unsettled, first, last)
+            start, stop = self._overlapping(first, last)
+            self.unsettled[start:stop] = _without(self.unsettled[start:stop], first, last)
         self.cursor = max(self.cursor, last + 1)
+
+    def _overlapping(self, first: int, last: int) -> tuple[int, int]:
+        """Which of the unsettled ranges hold any of first to last: from start, before stop."""
+        start = bisect_left(self.unsettled, first, key=_last)
+        return start, bisect_right(self.unsettled, last, start, key=_first)
 
     def attempt(self, first: int, last: int, attempts: int) -> None:
         """What is wanted of first to last was delivered so often."""
         wanted = [(a, b, max(known, attempts)) for a, b, known in self.wanted(first, last)]
         if wanted:
             self.settle(first, last)
-            self.unsettled = sorted(self.unsettled + wanted)
+            for range_ in wanted:
+                insort(self.unsettled, range_)
 
     def wanted(self, first: int, last: int) -> Ranges:
         """What it wants of first to last."""
+        start, stop = self._overlapping(first, last)
         found = [
-            (max(a, first), min(b, last), attempts)
-            for a, b, attempts in self.unsettled
-            if a <= last and first <= b
+            (max(a, first), min(b, last), attempts) for a, b, attempts in self.unsettled[start:stop]
         ]
         if last >= self.cursor:
             found.append((max(first, self.cursor), last, 0))
         return found
+
+
+def _first(range_: tuple[int, int, int]) -> int:
+    return range_[0]
+
+
+def _last(range_: tuple[int, int, int]) -> int:
+    return range_[1]
 
 
 def _without(ranges: Ranges, first: int, last: int) -> Ranges:

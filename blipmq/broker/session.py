@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from blipmq.broker.broker import Broker
+from blipmq.broker.output import Output
 from blipmq.broker.stats import CloseReason
 from blipmq.errors import (
     AuthenticationFailed,
@@ -24,7 +25,7 @@ from blipmq.errors import (
     UnsupportedVersion,
 )
 from blipmq.protocol import encoder
-from blipmq.protocol.decoder import Decoder
+from blipmq.protocol.decoder import BUFFER_BYTES_MIN, Decoder
 from blipmq.protocol.frames import (
     ACK,
     AUTH,
@@ -77,23 +78,34 @@ class Session:
     """Why this connection is to be closed, once its replies are sent; None: it is not."""
     uncommitted: int = 0
     """Runs of this connection that are not committed yet."""
-    _out: list[bytes] = attrs.Factory(list)
-    _out_bytes: int = 0
+    output: Output = attrs.field()
     _stalled: Run | Frame | None = None
     _auth_failures: int = 0
     _own: int = 0
     _buffer_bytes: int = 0
     _subscriptions: dict[int, None] = attrs.Factory(dict)
 
+    @output.default
+    def _output(self) -> Output:
+        return Output(self.broker.stats)
+
     # Bytes
 
-    def received(self, count: int) -> None:
-        """The first `count` bytes of `decoder.room()` were received.
+    def room(self) -> memoryview:
+        """Where received bytes are to be put."""
+        limits = self.broker.limits
+        self.decoder.frugal = self.broker.stats.memory_bytes > limits.max_message_bytes
+        return self.decoder.room()
 
-        A receive buffer counts as memory; when there is none left, the connection is to be closed.
+    def received(self, count: int) -> None:
+        """The first `count` bytes of `room()` were received.
+
+        What a receive buffer has grown by counts as memory. When there is none left for the
+        unfinished frame in it, the connection is to be closed.
         """
         self.decoder.filled(count)
-        stats, growth = self.broker.stats, self.decoder.allocated - self._buffer_bytes
+        size = self.decoder.allocated - BUFFER_BYTES_MIN
+        stats, growth = self.broker.stats, size - self._buffer_bytes
         if growth > 0 and stats.memory_bytes + growth > self.broker.limits.max_memory_bytes:
             stats.connections_refused[CloseReason.MEMORY] += 1
             self.close_reason = CloseReason.MEMORY
@@ -107,12 +119,12 @@ class Session:
         """Carry out the requests that were received, in order.
 
         Returns True when all were: more bytes are needed. False: it has to wait, for room for
-        replies (see `take_output`), for a commit (see `on_progress`) or, when it may not log, for
+        replies (see `output`), for a commit (see `on_progress`) or, when it may not log, for
         that (see `wants_to_log`), and is to be called again. Raises FramingError where the bytes
         are no frame; everything before was carried out.
         """
         while self.close_reason is None:
-            if self._out_bytes >= self.broker.limits.output_buffer_bytes:
+            if self._output_is_full:
                 return False
             item: Run | Frame | None = self._stalled
             if item is None:
@@ -125,6 +137,13 @@ class Session:
             self._stalled = None
             self._handle(item, now)
         return True
+
+    @property
+    def _output_is_full(self) -> bool:
+        limits = self.broker.limits
+        if self.output.bytes >= limits.output_buffer_bytes:
+            return True
+        return bool(self.output) and self.broker.stats.memory_bytes > limits.max_memory_bytes
 
     def _has_to_wait(self, item: Run | Frame, may_log: bool) -> bool:
         if isinstance(item, Frame):
@@ -143,22 +162,9 @@ class Session:
             self.broker.stats.framing_errors += 1
             raise
 
-    @property
-    def has_output(self) -> bool:
-        return bool(self._out)
-
-    def take_output(self) -> list[bytes]:
-        """The replies that wait to be sent; the caller sends them now."""
-        out, self._out, self._out_bytes = self._out, [], 0
-        return out
-
-    def _reply(self, frame: bytes) -> None:
-        self._out.append(frame)
-        self._out_bytes += len(frame)
-
     def _refuse(self, correlation_id: int, refused: Refused) -> None:
         self.broker.stats.nacks[refused.code] += 1
-        self._reply(encoder.nack(correlation_id, refused.code, refused.message))
+        self.output.add(encoder.nack(correlation_id, refused.code, refused.message))
 
     def _refuse_run(self, run: Run, refused: Refused) -> None:
         for correlation_id in run.correlation_ids():
@@ -208,7 +214,7 @@ class Session:
         if version not in VERSIONS:
             raise UnsupportedVersion(426, "unsupported protocol version")
         self.state = State.GREETED
-        self._reply(encoder.ack(frame.correlation_id))
+        self.output.add(encoder.ack(frame.correlation_id))
 
     def _auth(self, frame: Frame, now: float) -> None:
         try:
@@ -221,7 +227,7 @@ class Session:
         self.owner = owner
         self.state = State.READY
         self.decoder.length_max = LENGTH_MAX
-        self._reply(encoder.ack(frame.correlation_id))
+        self.output.add(encoder.ack(frame.correlation_id))
 
     def _count_auth_failure(self) -> None:
         stats = self.broker.stats
@@ -238,7 +244,7 @@ class Session:
         id_ = self.broker.subscribe(self.owner, topic, qos, self, now)
         self._own += 1
         self._subscriptions[id_] = None
-        self._reply(encoder.ack(frame.correlation_id, id_))
+        self.output.add(encoder.ack(frame.correlation_id, id_))
 
     def _poll(self, frame: Frame, now: float) -> None:
         id_ = _subscription_id(frame, "POLL")
@@ -247,16 +253,16 @@ class Session:
             return
         if taken.tag:
             self._subscriptions[id_] = None
-            self._reply(taken.run.frame(taken.index))
+            self.output.add_message(taken.run, taken.index)
         else:
-            self._reply(taken.run.reply(taken.index, frame.correlation_id))
+            self.output.add_reply(taken.run, taken.index, frame.correlation_id)
 
     def _ack(self, frame: Frame, now: float) -> None:
         id_ = _subscription_id(frame, "ACK")
         self.broker.accept(self.owner, id_, frame.correlation_id)
 
     def _ping(self, frame: Frame, now: float) -> None:
-        self._reply(encoder.pong(frame.correlation_id))
+        self.output.add(encoder.pong(frame.correlation_id))
 
     def _ignore(self, frame: Frame, now: float) -> None:
         pass
@@ -291,6 +297,7 @@ class Session:
     def end(self, now: float) -> None:
         """The connection is gone: what it held comes back, its subscriptions are parked or end."""
         self._count_buffer(-self._buffer_bytes)
+        self.output.drop()
         self.broker.disconnect(self, list(self._subscriptions), now)
         self._subscriptions.clear()
 

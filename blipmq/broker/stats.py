@@ -81,7 +81,10 @@ class Stats:
     inflight: int = 0
     """Deliveries of QoS 1 that are not settled yet, of all subscriptions."""
     memory_bytes: int = 0
-    """Bytes of messages held in memory."""
+    """Bytes of messages, topics, receive buffers and replies held in memory."""
+    kept_messages: int = 0
+    """QoS 1 messages kept until a QoS 1 subscription comes."""
+    kept_bytes: int = 0
 
     published: list[int] = attrs.field(factory=_by_qos)
     """Publishes accepted, indexed by the publisher's QoS."""

@@ -10,7 +10,15 @@ from __future__ import annotations
 import attrs
 
 from blipmq.broker.context import Context
-from blipmq.broker.message import NEVER, Delivery, DeliveryTable, Node, ReturnedTable
+from blipmq.broker.message import (
+    NEVER,
+    OVERHEAD_BYTES,
+    Charge,
+    Delivery,
+    DeliveryTable,
+    Node,
+    ReturnedTable,
+)
 from blipmq.broker.retry import DeliveryDeadlines
 from blipmq.broker.stats import Backlog, DropReason
 from blipmq.broker.topic import Topic
@@ -54,6 +62,13 @@ class Subscription:
     unsettled: DeliveryTable = attrs.Factory(DeliveryTable)
     returned: ReturnedTable = attrs.Factory(ReturnedTable)
     deadlines: DeliveryDeadlines = attrs.Factory(DeliveryDeadlines)
+
+    charge: Charge = attrs.field()
+
+    @charge.default
+    def _charge(self) -> Charge:
+        # A checkpoint repeats the topic's name for every subscription.
+        return Charge(self.context.stats, len(self.topic.name) + OVERHEAD_BYTES)
 
     # What it holds
 
@@ -200,7 +215,7 @@ class Subscription:
     def accept(self, tag: int) -> bool:
         """Settle one delivery; False when there is none with this tag, or it is settled already."""
         found = self.unsettled.overlapping(tag, tag)
-        if not found:
+        if not found or not (found[0].attempt or found[0].recovered):
             return False
         self._settle(self._cut_out(found[0], tag))
         return True
@@ -229,7 +244,7 @@ class Subscription:
 
         Whoever had them is gone, so what was delivered as often as allowed is given up.
         """
-        delivery = Delivery(first, last, run, attempts, expires, arrived)
+        delivery = Delivery(first, last, run, attempts, expires, arrived, recovered=True)
         self.add_waiting(delivery)
         if attempts >= self.context.max_attempts:
             self._drop(delivery, DropReason.MAX_RETRIES)
@@ -272,8 +287,12 @@ class Subscription:
             self._drop(delivery, None)
         elif delivery.attempt >= self.context.max_attempts:
             self._drop(delivery, DropReason.MAX_RETRIES)
-        elif delivery.expires != NEVER:
-            self.context.timers.at(self.topic, delivery.expires)
+        else:
+            if delivery.attempt == 1:
+                # Later attempts are logged when they begin.
+                self.context.log(Attempted(self.id, delivery.first, delivery.last, 1))
+            if delivery.expires != NEVER:
+                self.context.timers.at(self.topic, delivery.expires)
 
     def tick(self, now: float) -> float | None:
         """Take back what was not settled in time. Returns when the next deadline is, if any."""

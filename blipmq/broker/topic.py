@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
 from blipmq.broker.context import Context
-from blipmq.broker.message import NEVER, Delivery, Node
+from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge, Delivery, Node
 from blipmq.broker.stats import DropReason
 from blipmq.protocol.run import Run
 
@@ -33,8 +34,13 @@ class Topic:
     durable: int = 0
     kept: deque[Delivery] = attrs.Factory(deque)
     kept_messages: int = 0
+    charge: Charge = attrs.field()
     _trim_at_messages: int = 0
     _trim_at_bytes: int = 0
+
+    @charge.default
+    def _charge(self) -> Charge:
+        return Charge(self.context.stats, len(self.name) + OVERHEAD_BYTES)
 
     @frontier.default
     def _frontier(self) -> Node:
@@ -68,16 +74,20 @@ class Topic:
         if node.expires != NEVER:
             self.context.timers.at(self, node.expires)
 
-    def fail(self, node: Node, now: float) -> None:
-        """The run was never published: take it out."""
-        messages, size = node.count, node.size
-        node.run = None
-        node.committed = True
-        after = node.next
-        while after is not None:
-            after.messages_before -= messages
-            after.bytes_before -= size
-            after = after.next
+    def fail(self, nodes: Sequence[Node], now: float) -> None:
+        """These runs, in their order, were never published: take them out."""
+        failed = set(map(id, nodes))
+        messages = size = 0
+        node: Node | None = nodes[0]
+        while node is not None:
+            node.messages_before -= messages
+            node.bytes_before -= size
+            if id(node) in failed:
+                messages += node.count
+                size += node.size
+                node.run = None
+                node.committed = True
+            node = node.next
         for subscription in self.subscriptions:
             subscription.step(0)
         self._advance(now)
@@ -85,11 +95,18 @@ class Topic:
     def _advance(self, now: float) -> None:
         node = self.frontier
         while node.committed and node.next is not None:
-            if node.run is not None and node.run.qos and not self.durable:
-                self.keep(node.run, node.run.first, now, node.arrived, node.expires)
+            if node.run is not None:
+                self._on_visible(node, node.run, now)
             node = node.next
         self.frontier = node
         self._trim(now)
+
+    def _on_visible(self, node: Node, run: Run, now: float) -> None:
+        """Nobody may want it any more, who did when it was published."""
+        if run.qos and not self.durable:
+            self.keep(run, run.first, now, node.arrived, node.expires)
+        elif not self.subscriptions:
+            self.context.stats.dropped[DropReason.NO_SUBSCRIBER] += run.count
 
     def _trim(self, now: float) -> None:
         """Let full subscriptions drop their oldest, now and then, so that none holds much more."""
@@ -106,24 +123,52 @@ class Topic:
             subscription.trim(now)
 
     def keep(self, run: Run, first: int, now: float, arrived: float, expires: float) -> None:
-        """Keep a committed run, from message `first` on, for the first QoS 1 subscription."""
-        self.kept.append(Delivery(first, run.last, run, 0, expires, arrived))
-        self.kept_messages += self.kept[-1].count
-        excess = self.kept_messages - self.context.retention.kept_messages
+        """Keep a committed run, from message `first` on, for the first QoS 1 subscription.
+
+        Beyond the limits the oldest of this topic go, or of the topic that has kept for longest.
+        """
+        context = self.context
+        self._add_kept(Delivery(first, run.last, run, 0, expires, arrived))
+        excess = self.kept_messages - context.retention.kept_messages
         while excess > 0:
             excess -= self._drop_kept(min(excess, self.kept[0].count), DropReason.KEPT)
+        while context.stats.kept_bytes > context.retention.kept_bytes:
+            next(iter(context.keeping)).drop_oldest_kept()
         self._expire_kept(now)
 
-    def _drop_kept(self, count: int, reason: DropReason | None) -> int:
+    def drop_oldest_kept(self) -> None:
+        """Memory is wanted for others."""
+        self._drop_kept(self.kept[0].count, DropReason.KEPT)
+
+    def _add_kept(self, delivery: Delivery) -> None:
+        self.kept.append(delivery)
+        self.kept_messages += delivery.count
+        self.context.stats.kept_messages += delivery.count
+        self.context.stats.kept_bytes += delivery.size
+        self.context.keeping.setdefault(self)
+
+    def _take_kept(self) -> Delivery:
         oldest = self.kept.popleft()
+        self.kept_messages -= oldest.count
+        self.context.stats.kept_messages -= oldest.count
+        self.context.stats.kept_bytes -= oldest.size
+        if not self.kept:
+            del self.context.keeping[self]
+        return oldest
+
+    def _drop_kept(self, count: int, reason: DropReason | None) -> int:
+        oldest = self._take_kept()
         if count < oldest.count:
-            self.kept.appendleft(oldest.split(oldest.first + count))
-        self.kept_messages -= count
+            self._add_kept(oldest.split(oldest.first + count))
+            self.kept.rotate(1)
         if reason is None:
             self.context.stats.expired += count
         else:
             self.context.stats.dropped[reason] += count
         return count
+
+    def _take_all_kept(self) -> list[Delivery]:
+        return [self._take_kept() for _ in range(len(self.kept))]
 
     def _expire_kept(self, now: float) -> None:
         while self.kept and self.kept[0].expires <= now:
@@ -132,8 +177,7 @@ class Topic:
     def take_kept(self, now: float) -> list[Delivery]:
         """Hand over everything that is kept."""
         self._expire_kept(now)
-        kept, self.kept, self.kept_messages = list(self.kept), deque(), 0
-        return kept
+        return self._take_all_kept()
 
     def wanted_from(self) -> int | None:
         """The lowest number that a QoS 1 subscription has not settled, or that is kept, if any.

@@ -19,7 +19,14 @@ from structlog.typing import FilteringBoundLogger
 
 from blipmq import logs
 from blipmq.cli.console import TaskConsole
-from blipmq.config import Config, config_file, environment_variable, load_config
+from blipmq.config import (
+    Config,
+    config_file,
+    environment_variable,
+    load_config,
+    origin,
+    settings,
+)
 from blipmq.errors import ConfigError, LogError
 from blipmq.nursery import root
 
@@ -70,7 +77,7 @@ def command(path: Path | None, check_config: bool) -> int:
     try:
         config = load_config(path, os.environ)
     except ConfigError as error:
-        return _unusable(error)
+        return _unusable(str(error))
     if check_config:
         click.echo(f"blipmqd: configuration is valid: {source}")
         return 0
@@ -82,24 +89,24 @@ def command(path: Path | None, check_config: bool) -> int:
             config_key="allowed_api_keys",
             environment_variable=environment_variable("allowed_api_keys"),
         )
-    return _serve(config)
+    return _serve(config, path)
 
 
-def _serve(config: Config) -> int:
+def _serve(config: Config, path: Path | None) -> int:
     instruments = [TaskConsole(sys.stderr)] if config.enable_trio_console else []
     try:
         trio.run(root.serve, config, instruments=instruments)
     except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001, logged
-        return _failed(error)
+        return _failed(error, path)
     return 0
 
 
-def _failed(error: BaseException) -> int:
+def _failed(error: BaseException, path: Path | None) -> int:
     causes = list(_leaves(error))
     if all(isinstance(cause, KeyboardInterrupt) for cause in causes):
         return INTERRUPTED
     if all(isinstance(cause, ConfigError) for cause in causes):
-        return _unusable(*causes)
+        return _unusable(*(_with_origin(str(cause), path) for cause in causes))
     if all(isinstance(cause, ConfigError | LogError) for cause in causes):
         for cause in causes:
             log.error("stopped", error=" ".join(str(cause).split()))
@@ -116,8 +123,16 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _unusable(*errors: BaseException) -> int:
-    for error in errors:
-        for line in str(error).splitlines():
+def _with_origin(text: str, path: Path | None) -> str:
+    """The text of a daemon that knows which keys it cannot use, but not who has set them."""
+    keys = text.partition(": ")[0].split(", ")
+    if not settings().keys() >= set(keys):
+        return text
+    return f"{origin(keys, path, os.environ)}: {text}"
+
+
+def _unusable(*texts: str) -> int:
+    for text in texts:
+        for line in text.splitlines():
             click.echo(f"blipmqd: {line}", err=True)
     return UNUSABLE

@@ -116,7 +116,8 @@ def open_client(
 ) -> AbstractAsyncContextManager[Client]:
     """Connects to the broker at `blipmq://HOST[:PORT]` (port 5555) for an `async with` block.
 
-    Raises `ValueError` at once for a URL that is none. Entering the block raises
+    Raises `ValueError` at once for a URL that is none or a key that cannot be, and `TypeError`
+    for a key that is no text. Entering the block raises
     `ConnectionLost`, with the address, when the broker cannot be reached or does not answer
     within `connect_timeout_ms`, and `AuthenticationFailed` when it does not know the key. For the
     block and its end see `connect_stream`.
@@ -133,7 +134,7 @@ async def _connect(
     with trio.move_on_after(connect_timeout_ms / 1000) as patience:
         try:
             stream = await trio.open_tcp_stream(address.host, address.port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # Trio's IDNA is stricter than Python's
             raise ConnectionLost(f"cannot connect to {address}: {_reason(error)}") from error
     if patience.cancelled_caught:
         raise ConnectionLost(f"cannot connect to {address} within {connect_timeout_ms} ms")
@@ -147,7 +148,7 @@ async def _connect(
         yield client
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | UnicodeError) -> str:
     """What went wrong at each of the addresses that the host has."""
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):

@@ -19,6 +19,7 @@ from blipmq.client.refusals import Refusals
 from blipmq.client.reply import Expected, Reply, again
 from blipmq.client.round import Round, Sink
 from blipmq.client.splitter import Splitter
+from blipmq.client.unwrapped import unwrapped
 from blipmq.errors import ClientClosed, ClientError, ConnectionLost, FramingError, Refused, refusal
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import ACK, NACK, PONG, PUBLISH, TYPES, U16, U64, Frame
@@ -140,9 +141,10 @@ class Connection:
         elsewhere: what its callers do when they are cancelled may need the connection.
         """
         with self._running:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._until_lost, self._read, nursery.cancel_scope)
-                nursery.start_soon(self._until_lost, self._write, nursery.cancel_scope)
+            with unwrapped():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._until_lost, self._read, nursery.cancel_scope)
+                    nursery.start_soon(self._until_lost, self._write, nursery.cancel_scope)
             await trio.aclose_forcefully(self._stream)
 
     def stop(self) -> None:

@@ -13,8 +13,13 @@ KEY_BYTES_MAX: Final = 65_535
 
 
 def encoded(api_key: str) -> bytes:
-    """Raises `ValueError` when it is longer than 65 535 bytes."""
-    key = api_key.encode()
+    """Raises `TypeError` when it is no text, `ValueError` when it is no UTF-8 of 65 535 bytes."""
+    if not isinstance(api_key, str):
+        raise TypeError(f"an API key is str, not {type(api_key).__name__}")
+    try:
+        key = api_key.encode()
+    except UnicodeEncodeError:  # whose text would show the key
+        raise ValueError("there is half of a surrogate pair in the API key") from None
     if len(key) > KEY_BYTES_MAX:
         raise ValueError(f"an API key of {len(key)} bytes; at most {KEY_BYTES_MAX} fit")
     return key

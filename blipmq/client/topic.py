@@ -1,6 +1,7 @@
 """Topics as text, which programs use, and as bytes, which the wire carries.
 
-A topic that is not UTF-8 comes as text with surrogate escapes, and goes out as it came.
+The protocol wants UTF-8. A topic that came as something else is shown with surrogate escapes,
+and cannot be sent.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ TOPIC_BYTES_MAX: Final = 65_535
 
 
 def encoded(topic: str) -> bytes:
-    """Raises `ValueError` when it is empty or longer than 65 535 bytes."""
+    """Raises `ValueError` when it is empty, longer than 65 535 bytes or not to be had as UTF-8."""
     if not topic:
         raise ValueError("empty topic")
-    data = topic.encode(errors="surrogateescape")
+    try:
+        data = topic.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"there is half of a surrogate pair in the topic {topic!r}") from None
     if len(data) > TOPIC_BYTES_MAX:
         raise ValueError(f"a topic of {len(data)} bytes; at most {TOPIC_BYTES_MAX} fit")
     return data

@@ -43,6 +43,13 @@ def parse(url: str) -> Address:
         raise ValueError(f"a broker URL holds no key; give api_key=; expected {EXPECTED}")
     if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"{url!r} is no broker URL; expected {EXPECTED}")
+    if " " in url or not url.isprintable():  # checked on the whole: urlsplit drops some of them
+        raise ValueError(f"{url!r} holds a blank or a control character; expected {EXPECTED}")
+    try:
+        parts.hostname.encode("idna")  # as the socket module will
+    except UnicodeError as error:
+        reason = error.__cause__ or error
+        raise ValueError(f"{url!r} has no usable host ({reason}); expected {EXPECTED}") from None
     if port == 0:
         raise ValueError(f"{url!r} has no usable port; expected {EXPECTED}, PORT from 1 to 65535")
     return Address(parts.hostname, DEFAULT_PORT if port is None else port)

@@ -4,7 +4,7 @@ Nothing here looks at the machine: whether a port is free or a path can be writt
 out by who uses it. The value of an API key appears in no error and no repr.
 """
 
-from blipmq.config.load import config_file, load_config
+from blipmq.config.load import config_file, load_config, origin
 from blipmq.config.settings import (
     Config,
     LoggingSettings,
@@ -23,6 +23,7 @@ __all__ = [
     "MetricsSettings",
     "config_file",
     "load_config",
+    "origin",
     "settings",
     "environment_variable",
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import get_type_hints
 
 import cattrs
 
 from blipmq.config.checks import CONVERTER
-from blipmq.config.settings import Config, settings
+from blipmq.config.settings import Config, environment_variable, settings
 from blipmq.config.sources import CONFIG_VARIABLE, Sources, nearest, read
 from blipmq.errors import ConfigError
 
@@ -20,6 +20,18 @@ def config_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
         return path
     named = environ.get(CONFIG_VARIABLE)
     return Path(named) if named else None
+
+
+def origin(keys: Iterable[str], path: Path | None, environ: Mapping[str, str]) -> str:
+    """Where `load_config` has the values of `keys` from, as its errors name it.
+
+    The environment variables that are set for them; with none the file, or "defaults".
+    """
+    variables = [variable for key in keys if (variable := environment_variable(key)) in environ]
+    if not variables:
+        return str(config_file(path, environ) or "defaults")
+    noun = "variable" if len(variables) == 1 else "variables"
+    return f"environment {noun} {', '.join(variables)}"
 
 
 def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:

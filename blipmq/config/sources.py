@@ -12,7 +12,6 @@ import tomlkit
 import tomlkit.exceptions
 import yaml
 
-from blipmq.config.checks import describe
 from blipmq.config.settings import (
     ENVIRONMENT_PREFIX,
     OLDER_NAMES,
@@ -55,15 +54,22 @@ class Sources:
     def add_environment(self, environ: Mapping[str, str]) -> None:
         known = {environment_variable(key): key for key in settings()}
         known |= {environment_variable(old): name for old, name in OLDER_NAMES.items()}
+        for older, name in OLDER_NAMES.items():
+            both = environment_variable(older), environment_variable(name)
+            if all(variable in environ for variable in both):
+                self.problems.append(
+                    f"environment variable {both[0]}: "
+                    f"expected only one of {both[0]} and {both[1]}, found both"
+                )
         for variable in sorted(environ):
             if variable == CONFIG_VARIABLE or not variable.startswith(ENVIRONMENT_PREFIX):
                 continue
             key = known.get(variable)
             if key is not None:
                 self._set(key, variable, _from_text(environ[variable], settings()[key]))
-            elif near := nearest(variable, [*known, CONFIG_VARIABLE], cutoff=0.9):
+            else:
                 self.problems.append(
-                    f"environment variable {variable}: unknown; did you mean {near}?"
+                    f"environment variable {variable}: unknown; {_variable_hint(variable, known)}"
                 )
 
     def _set(self, key: str, variable: str, value: object) -> None:
@@ -95,7 +101,9 @@ def read(file: Path) -> dict[object, object]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise ConfigError(f"{file}: expected keys and values, found {describe(found)}")
+        # by its type alone: what is not in its place may well be an API key
+        kind = "list" if isinstance(found, list) else "single value"
+        raise ConfigError(f"{file}: expected keys and values, found a {kind}")
     return found
 
 
@@ -106,9 +114,29 @@ def _from_toml(text: str) -> object:
         raise ValueError(f"expected TOML: {error}") from error
 
 
+class _YamlLoader(yaml.SafeLoader):
+    """Refuses a key that is twice in a table, where PyYAML would take the last."""
+
+    def compose_mapping_node(self, anchor: object) -> yaml.MappingNode:
+        # the constructor is too late: by then "<<" has added keys that the table may override
+        # and the stubs are wrong: an anchor is a name or None
+        node = super().compose_mapping_node(anchor)  # type: ignore[arg-type]
+        found = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in found:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"duplicate key {key.value}", problem_mark=key.start_mark
+                    )
+                found.add(key.value)
+        return node
+
+
 def _from_yaml(text: str) -> object:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _YamlLoader)  # noqa: S506, a safe one
+    except RecursionError:
+        raise ValueError("expected YAML: nested too deeply") from None
     except yaml.MarkedYAMLError as error:
         # its own text quotes the line, which may hold an API key
         mark = error.problem_mark
@@ -143,6 +171,15 @@ def _from_text(text: str, its_type: type) -> object:
         except ValueError:
             return text
     return text if its_type is str else stripped
+
+
+def _variable_hint(variable: str, known: Iterable[str]) -> str:
+    # without the prefix, which would make all of them look alike
+    names = {name.removeprefix(ENVIRONMENT_PREFIX): name for name in [*known, CONFIG_VARIABLE]}
+    names |= {key.rpartition(".")[2].upper(): environment_variable(key) for key in settings()}
+    if near := nearest(variable.removeprefix(ENVIRONMENT_PREFIX), names, cutoff=0.6):
+        return f"did you mean {names[near]}?"
+    return f"expected the name of a setting after {ENVIRONMENT_PREFIX}"
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float) -> str | None:

@@ -35,7 +35,7 @@ class Connection:
 
     def _progress(self) -> None:
         self.incoming.ring()
-        if self.session.has_output:
+        if self.session.output:
             self.outgoing.ring()
 
     def stop(self) -> None:

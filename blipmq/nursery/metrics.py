@@ -84,7 +84,17 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[Stats], int]], ...]] = (
         "QoS 1 deliveries that are not settled yet.",
         lambda stats: stats.inflight,
     ),
-    ("memory_bytes", "Bytes of messages held in memory.", lambda stats: stats.memory_bytes),
+    (
+        "memory_bytes",
+        "Bytes of messages, topics, receive buffers and replies held in memory.",
+        lambda stats: stats.memory_bytes,
+    ),
+    (
+        "kept_messages",
+        "QoS 1 messages kept until a QoS 1 subscription comes.",
+        lambda stats: stats.kept_messages,
+    ),
+    ("kept_bytes", "Bytes of the messages that are kept.", lambda stats: stats.kept_bytes),
     ("wal_segments", "Segments of the log.", lambda stats: stats.wal_segments),
 )
 

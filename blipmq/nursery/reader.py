@@ -39,17 +39,21 @@ async def read(
     FramingError, or trio.BrokenResourceError when the connection is lost.
     """
     while session.close_reason is None:
-        room = session.decoder.room()
+        room = session.room()
         count = await receive_into(stream, room)
         if not count:
             break
         session.received(count)
-        await _carry_out(state, session, incoming, outgoing)
-        if session.state is State.READY:
-            handshake.deadline = float("inf")
+        await _carry_out(state, session, handshake, incoming, outgoing)
 
 
-async def _carry_out(state: DaemonState, session: Session, incoming: Bell, outgoing: Bell) -> None:
+async def _carry_out(
+    state: DaemonState,
+    session: Session,
+    handshake: trio.CancelScope,
+    incoming: Bell,
+    outgoing: Bell,
+) -> None:
     """Carry out everything that was received. A slow log holds up only who publishes to it."""
     reserved = state.try_reserve()
     while True:
@@ -57,8 +61,10 @@ async def _carry_out(state: DaemonState, session: Session, incoming: Bell, outgo
             done = session.advance(trio.current_time(), may_log=reserved)
         finally:
             state.hand_on(reserved)
-            if session.has_output:
+            if session.output:
                 outgoing.ring()
+            if session.state is State.READY:
+                handshake.deadline = float("inf")
         if done:
             return
         if session.wants_to_log:

@@ -16,6 +16,7 @@ import trio
 
 from blipmq.auth import KeyRing
 from blipmq.broker.broker import Broker
+from blipmq.broker.stats import Backlog
 from blipmq.config import Config
 from blipmq.nursery.listener import address_text, open_listeners, serve_connections
 from blipmq.nursery.metrics import Metrics, serve_metrics
@@ -28,6 +29,7 @@ from blipmq.wal.log import Log
 from blipmq.wal.record import RunRecord
 
 _PROGRESS_SECONDS = 1.0
+_RECOVERING = "recovering"
 
 
 @attrs.frozen
@@ -54,7 +56,7 @@ async def serve(
     state = _state(config, outside)
     metrics = Metrics(
         state.stats,
-        lambda limit: state.broker.backlogs(limit, trio.current_time()),
+        partial(_backlogs, state),
         state.readiness,
         config.metrics.max_labelled_subscriptions,
     )
@@ -73,6 +75,13 @@ async def serve(
             if state.queue is not None:
                 state.queue.close(state.broker.handoff())
     state.log.info("stopped")
+
+
+def _backlogs(state: DaemonState, limit: int) -> list[Backlog]:
+    """Not while a thread fills the broker from the log."""
+    if state.unready == _RECOVERING:
+        return []
+    return state.broker.backlogs(limit, trio.current_time())
 
 
 def _state(config: Config, outside: Outside) -> DaemonState:
@@ -143,7 +152,7 @@ async def _obey_signals(
 
 async def _recover(state: DaemonState) -> Log:
     """Open the log, read what is in it, and begin a segment. Raises LogError."""
-    state.unready = "recovering"
+    state.unready = _RECOVERING
     return await state.outside.run_blocking(partial(_open_log, state, trio.current_time()))
 
 

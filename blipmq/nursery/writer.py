@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import trio
 
+from blipmq.broker.output import Sendable
 from blipmq.broker.session import Session
 from blipmq.nursery.bell import Bell
+
+_PART_BYTES = 256 * 1024
+
+
+def _together(frames: list[Sendable]) -> Iterator[Sendable]:
+    """The frames in as few parts as it takes; a long one is not copied."""
+    part: list[Sendable] = []
+    size = 0
+    for frame in frames:
+        if part and size + len(frame) > _PART_BYTES:
+            yield b"".join(part)
+            part, size = [], 0
+        if len(frame) > _PART_BYTES:
+            yield frame
+        else:
+            part.append(frame)
+            size += len(frame)
+    if part:
+        yield part[0] if len(part) == 1 else b"".join(part)
 
 
 async def write(
@@ -17,9 +39,10 @@ async def write(
     connection is lost.
     """
     while True:
-        while session.has_output:
-            replies = session.take_output()
-            await stream.send_all(replies[0] if len(replies) == 1 else b"".join(replies))
+        while session.output:
+            for part in _together(session.output.take()):
+                await stream.send_all(part)
+            session.output.sent()
             incoming.ring()
         if ended.is_set():
             return

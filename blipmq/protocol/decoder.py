@@ -29,11 +29,11 @@ from blipmq.protocol.frames import (
 )
 from blipmq.protocol.run import Run
 
-_BUFFER_MIN = 4 * 1024
+BUFFER_BYTES_MIN = 4 * 1024
 _BUFFER_MAX = 256 * 1024
 _ROOM_MIN = 1024
-_PINNED_MAX = 4
-"""A run that is smaller than its buffer by more than this factor is copied out of it."""
+_PINNED_QUARTERS_MIN = 3
+"""A run that has fewer quarters of its buffer is copied out, rather than to keep all of it."""
 
 
 class Decoder:
@@ -41,16 +41,17 @@ class Decoder:
 
     Put received bytes into `room()` and say `filled(n)`, or hand them to `feed`; then call `next`
     until it returns None. `length_max` bounds the length field of the frames that are accepted
-    and may be changed at any time. Holds at most one unfinished frame, and memory for it only as
-    its bytes arrive.
+    and may be changed at any time. While `frugal`, a new buffer is no larger than it must be.
+    Holds at most one unfinished frame, and memory for it only as its bytes arrive.
     """
 
-    __slots__ = ("_buffer", "_end", "_pinned", "_size", "_start", "length_max")
+    __slots__ = ("_buffer", "_end", "_pinned", "_size", "_start", "frugal", "length_max")
 
     def __init__(self, length_max: int = LENGTH_MAX) -> None:
         self.length_max = length_max
-        self._size = _BUFFER_MIN
-        self._buffer = bytearray(_BUFFER_MIN)
+        self.frugal = False
+        self._size = BUFFER_BYTES_MIN
+        self._buffer = bytearray(BUFFER_BYTES_MIN)
         self._start = 0
         self._end = 0
         self._pinned = False
@@ -67,20 +68,20 @@ class Decoder:
 
     def room(self) -> memoryview:
         """Where the next bytes may be put: at least 1 KiB."""
-        if self._start == self._end and not self._pinned:
-            self._start = self._end = 0
+        if self._start == self._end and (not self._pinned or len(self._buffer) > _BUFFER_MAX):
+            self._begin_anew()
         if len(self._buffer) - self._end < _ROOM_MIN:
             self._renew()
-        return memoryview(self._buffer)[self._end :]
+        return memoryview(self._buffer)[self._end : self._end + _BUFFER_MAX]
 
     def filled(self, count: int) -> None:
         """The first `count` bytes of `room()` were received."""
-        room = len(self._buffer) - self._end
+        room = min(len(self._buffer) - self._end, _BUFFER_MAX)
         self._end += count
         if count == room:
             self._size = min(self._size * 4, _BUFFER_MAX)
         elif count < self._size >> 4:
-            self._size = max(self._size >> 1, _BUFFER_MIN)
+            self._size = max(self._size >> 1, BUFFER_BYTES_MIN)
 
     def feed(self, data: bytes) -> None:
         """Take received bytes by copying them."""
@@ -92,11 +93,19 @@ class Decoder:
             self.filled(count)
             at += count
 
+    def _begin_anew(self) -> None:
+        """Nothing is unfinished: begin at the start again, or with a smaller buffer."""
+        size = BUFFER_BYTES_MIN if self.frugal else self._size
+        if len(self._buffer) > size:
+            self._buffer = bytearray(size)
+        self._start, self._end, self._pinned = 0, 0, False
+
     def _renew(self) -> None:
         """A new buffer that starts with the unfinished rest of the old one."""
         rest = self._buffer[self._start : self._end]
         # An unfinished frame doubles the buffer, so memory follows what was sent, not announced.
-        self._buffer = bytearray(max(self._size, 2 * len(rest) + _ROOM_MIN))
+        size = BUFFER_BYTES_MIN if self.frugal else self._size
+        self._buffer = bytearray(max(size, 2 * len(rest) + _ROOM_MIN))
         self._buffer[: len(rest)] = rest
         self._start, self._end, self._pinned = 0, len(rest), False
 
@@ -151,7 +160,7 @@ class Decoder:
             offsets = self._scan(start, stride, head)
         self._start = end = offsets[-1]
         buffer = self._buffer
-        if (end - start) * _PINNED_MAX < len(buffer):
+        if (end - start) * 4 < len(buffer) * _PINNED_QUARTERS_MIN:
             buffer = buffer[start:end]
             if isinstance(offsets, range):
                 offsets = range(0, end - start + 1, stride)

@@ -65,17 +65,14 @@ class Run:
         start = self.offsets[index] + TOPIC_AT + len(self.topic)
         return bytes(self.buffer[start : self.offsets[index + 1]])
 
-    def reply(self, index: int, correlation_id: int) -> bytes:
-        """The frame of one message as a QoS 0 answer to a request with this correlation id."""
-        start, end = self.offsets[index], self.offsets[index + 1]
-        return b"".join(
-            (
-                self.buffer[start : start + CORRELATION_ID_AT],
-                U64.pack(correlation_id),
-                b"\0",
-                self.buffer[start + QOS_AT + 1 : end],
-            )
-        )
+    def reply(self, index: int, correlation_id: int) -> tuple[bytes, memoryview]:
+        """The frame of one message as a QoS 0 answer to a request with this correlation id.
+
+        In two parts, of which the second is not copied.
+        """
+        frame = self.data(index, index + 1)
+        head = b"".join((frame[:CORRELATION_ID_AT], U64.pack(correlation_id), b"\0"))
+        return head, frame[QOS_AT + 1 :]
 
     def stamp(self, first: int) -> None:
         """Number the messages from `first` on, in the place of their correlation ids.

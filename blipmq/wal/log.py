@@ -1,7 +1,8 @@
 """The log: a directory of segments, of which the last one is appended to.
 
-One thread at a time may call it; every method blocks. What is appended is only as durable as the
-last `sync`, but outlives the process as soon as `append` returns.
+One thread at a time may call it, but that `sync` may run beside `append`; every method blocks.
+What is appended is only as durable as the last `sync`, but outlives the process as soon as `append`
+returns.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class Log:
     _file: File | None = None
     _current_salt: int = 0
     _dirty: bool = False
+    _failed: bool = False
+    """Whether an fsync failed: then it is not tried again."""
+    _head_bytes: int = 0
+    """Where the checkpoint of the last segment ends."""
     _synced: Synced | None = None
     """How much of the last segment is known to be on the disk, and is not said in the log yet."""
 
@@ -172,7 +177,10 @@ class Log:
     @property
     def full(self) -> bool:
         """Whether the segment has its size, so that it is time to `roll`."""
-        return bool(self._segments) and self._segments[-1].size >= self.segment_bytes
+        if not self._segments:
+            return False
+        # A checkpoint may be long; a segment holds that much besides.
+        return self._segments[-1].size - self._head_bytes >= self.segment_bytes
 
     @property
     def segments(self) -> int:
@@ -202,7 +210,7 @@ class Log:
         if self._file is not None:
             self._close(self._file)
         self._file, self._current_salt, self._dirty = file, salt, False
-        self._synced = None
+        self._synced, self._head_bytes = None, file.size
         removed = [segment for segment in self._segments if segment not in kept]
         self._segments = [*kept, Segment(sequence, file.size)]
         self._count(1, file.size)
@@ -298,12 +306,13 @@ class Log:
 
         Raises LogError: what was not synced may be lost, and a second try would hide that.
         """
-        if self._dirty and self._file is not None:
+        if self._dirty and self._file is not None and not self._failed:
             self._dirty = False
             size = self._file.size
             try:
                 self._file.sync()
             except OSError as error:
+                self._failed = True
                 raise LogError(f"fsync failed: {error.strerror}") from None
             self._synced = Synced(self._segments[-1].sequence, size)
 

@@ -8,7 +8,7 @@ from blipmq.broker.stats import CloseReason
 from blipmq.errors import FramingError
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import U32
-from tests.broker.world import AUTH, HELLO, Client, Received, World, parse, refusals
+from tests.broker.world import AUTH, HELLO, Client, Received, World, parse, refusals, taken
 
 
 def types(replies: list[bytes]) -> list[tuple[int, int]]:
@@ -136,10 +136,10 @@ def test_while_nothing_may_be_logged_a_qos_1_publish_and_all_behind_it_wait() ->
 
     assert not session.advance(world.now, may_log=False)
     assert session.wants_to_log
-    assert not session.has_output
+    assert not session.output
 
     assert session.advance(world.now)
-    assert session.take_output() == [encoder.pong(6)]
+    assert taken(session) == [encoder.pong(6)]
     assert world.broker.stats.published == [0, 1]
 
 
@@ -152,7 +152,7 @@ def test_while_nothing_may_be_logged_all_else_goes_on() -> None:
 
     assert session.advance(world.now, may_log=False)
     assert not session.wants_to_log
-    assert session.take_output() == [encoder.publish(6, 0, b"t", b"x")]
+    assert taken(session) == [encoder.publish(6, 0, b"t", b"x")]
 
 
 def test_every_message_of_a_refused_run_is_answered_under_its_own_correlation_id() -> None:
@@ -180,7 +180,7 @@ def test_requests_wait_while_too_many_replies_do() -> None:
     session.decoder.feed(b"".join(map(encoder.ping, range(1_000))))
 
     assert not session.advance(world.now)
-    waiting = b"".join(session.take_output())
+    waiting = b"".join(taken(session))
 
     assert 100 <= len(waiting) < 100 + len(encoder.pong(0))
     assert [id_ for _, id_ in types(client.replies())] == list(range(len(waiting) // 13, 1_000))
@@ -240,7 +240,9 @@ def test_an_unfinished_frame_that_does_not_fit_into_memory_closes_the_connection
 def test_a_receive_buffer_is_counted_as_memory_until_the_connection_ends() -> None:
     world = World.create()
     client = world.connect()
-    assert world.broker.stats.memory_bytes > 0
+    assert world.broker.stats.memory_bytes == 0
+    client.send(encoder.publish(6, 1, b"t", bytes(20_000))[:-1])
+    assert world.broker.stats.memory_bytes > 20_000
 
     client.disconnect()
 
@@ -257,7 +259,7 @@ def test_replies_to_the_frames_before_a_bad_one_are_still_there() -> None:
     with pytest.raises(FramingError):
         client.send(encoder.ping(5), U32.pack(0), encoder.ping(6))
 
-    assert client.session.take_output() == [encoder.pong(5)]
+    assert taken(client.session) == [encoder.pong(5)]
     assert world.broker.stats.framing_errors == 1
 
 

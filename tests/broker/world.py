@@ -8,6 +8,7 @@ import attrs
 
 from blipmq.broker.broker import Batch, Broker
 from blipmq.broker.limits import Delivery, Limits, Retention
+from blipmq.broker.message import OVERHEAD_BYTES
 from blipmq.broker.session import Session
 from blipmq.protocol import encoder
 from blipmq.protocol.decoder import Decoder
@@ -91,6 +92,26 @@ class World:
         return client
 
 
+def message_bytes(broker: Broker) -> int:
+    """What is counted as memory besides the topics and subscriptions that there are."""
+    topics = list(broker._topics.values())
+    names = [topic.name for topic in topics]
+    names += [subscription.topic.name for t in topics for subscription in t.subscriptions]
+    return broker.stats.memory_bytes - sum(len(name) + OVERHEAD_BYTES for name in names)
+
+
+def taken(session: Session) -> list[bytes]:
+    """The replies that wait, which count as sent."""
+    frames = [bytes(frame) for frame in session.output.take()]
+    session.output.sent()
+    return frames
+
+
+def sent(session: Session) -> bytes:
+    """The bytes of the replies that wait, which count as sent."""
+    return b"".join(taken(session))
+
+
 @attrs.define(eq=False)
 class Client:
     """The other side of a session: sends frames, and gets the replies as frames."""
@@ -125,8 +146,8 @@ class Client:
         """What comes now, without sending anything."""
         replies: list[bytes] = []
         self.session.advance(self.world.now)
-        while self.session.has_output:
-            replies += self.session.take_output()
+        while self.session.output:
+            replies += taken(self.session)
             self.session.advance(self.world.now)
         return [frame.data for frame in read(b"".join(replies))[0]]
 

@@ -139,7 +139,7 @@ class TestEnds:
         daemon.ends_with = grouped(ConfigError("port: expected a free port, found 5555 in use"))
         assert blipmqd.run([]) == 2
         last = capsys.readouterr().err.splitlines()[-1]
-        assert last == "blipmqd: port: expected a free port, found 5555 in use"
+        assert last == "blipmqd: defaults: port: expected a free port, found 5555 in use"
 
     @pytest.mark.parametrize("error", [LogError("disk\ngone"), CorruptLog("0.wal at 64")])
     def test_a_log_that_cannot_be_used_is_one_line_without_traceback(
@@ -172,6 +172,27 @@ class TestEnds:
         assert last["event"] == "stopped by a bug"
         assert "RuntimeError: impossible" in last["exception"]
         assert "sesame" not in text
+
+
+def test_an_address_that_cannot_be_used_is_named_by_file_or_variable(
+    daemon: Daemon, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "bind_addr, port: cannot listen"
+    daemon.ends_with = ConfigError(text)
+    assert blipmqd.run(["--config", str(file)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"blipmqd: {file}: {text}"
+    monkeypatch.setenv("BLIPMQ_PORT", "7")
+    assert blipmqd.run(["--config", str(file)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"blipmqd: environment variable BLIPMQ_PORT: {text}"
+
+
+def test_an_error_that_names_no_key_is_shown_as_it_is(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.ends_with = ConfigError("no such thing: at all")
+    assert blipmqd.run([]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "blipmqd: no such thing: at all"
 
 
 def test_a_bug_is_shown_even_if_an_error_came_along(

@@ -56,6 +56,17 @@ async def test_a_bad_url_or_key_is_refused_before_the_block() -> None:
         blipmq.open_client("127.0.0.1:5555", api_key=KEY)
     with pytest.raises(ValueError, match="65536 bytes"):
         blipmq.open_client("blipmq://127.0.0.1", api_key="k" * 65_536)
+    with pytest.raises(TypeError, match="an API key is str, not bytes"):
+        blipmq.open_client("blipmq://127.0.0.1", api_key=b"key")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="surrogate pair in the API key") as caught:
+        blipmq.open_client("blipmq://127.0.0.1", api_key="key\udc80")
+    assert type(caught.value) is ValueError  # the codec's own shows the key
+
+
+async def test_a_host_that_only_trio_refuses_is_named() -> None:
+    with pytest.raises(ConnectionLost, match=r"cannot connect to \u2603:1: .*not allowed"):
+        async with blipmq.open_client("blipmq://\u2603:1", api_key=KEY):
+            pytest.fail("connected")
 
 
 async def test_a_broker_that_does_not_answer_is_given_up(
@@ -125,6 +136,51 @@ async def test_so_does_one_that_python_treats_specially(
         async with connected(FakeBroker(), nursery):
             raise error
     assert caught.value is error
+
+
+class Interrupted(trio.abc.Stream):
+    """A stream in whose reader Ctrl-C arrives, once `pressed` is set."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.pressed = trio.Event()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self.pressed.is_set():
+            raise KeyboardInterrupt
+        return await self.stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+@pytest.mark.parametrize("twice", [False, True])
+async def test_ctrl_c_in_a_task_of_the_client_comes_out_as_itself(
+    nursery: trio.Nursery, autojump_clock: MockClock, twice: bool
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    nursery.start_soon(FakeBroker().serve, theirs)
+    stream = Interrupted(ours)
+
+    async def body(client: Client) -> None:
+        await wait_all_tasks_blocked()
+        stream.pressed.set()
+        try:
+            await client.ping()  # its answer takes the reader to where it is interrupted
+            await trio.sleep_forever()
+        finally:
+            if twice:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        async with connect_stream(stream, api_key=KEY) as client:
+            await body(client)
 
 
 async def test_an_error_of_a_call_comes_out_of_the_block_as_itself(nursery: trio.Nursery) -> None:

@@ -237,6 +237,8 @@ async def test_what_cannot_be_published_is_refused_before_it_is_sent(
             await client.publish("", b"")
         with pytest.raises(ValueError, match="65536 bytes"):
             await client.publish("t" * 65_536, b"")
+        with pytest.raises(ValueError, match="half of a surrogate pair in the topic"):
+            await client.publish("a\udc80", b"")
         with pytest.raises(ValueError, match="invalid QoS value 2"):
             await client.publish("t", b"", qos=2)
         with pytest.raises(TypeError, match="a body is bytes, not str"):

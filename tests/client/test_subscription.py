@@ -437,6 +437,8 @@ async def test_what_cannot_be_subscribed_to_is_refused_at_once(
     async with connected(FakeBroker(), nursery) as client:
         with pytest.raises(ValueError, match="empty topic"):
             client.subscribe("")
+        with pytest.raises(ValueError, match="half of a surrogate pair in the topic"):
+            client.subscribe("a\udc80")
         with pytest.raises(ValueError, match="invalid QoS value -1"):
             client.subscribe("demo", qos=-1)
         with pytest.raises(ValueError, match="prefetch 0"):

@@ -12,6 +12,13 @@ from blipmq.client.url import Address, parse
         ("blipmq://broker.example", Address("broker.example", 5555), "broker.example:5555"),
         ("blipmq://broker.example:1/", Address("broker.example", 1), "broker.example:1"),
         ("blipmq://[::1]:77", Address("::1", 77), "[::1]:77"),
+        ("blipmq://[fe80::1%eth0]", Address("fe80::1%eth0", 5555), "[fe80::1%eth0]:5555"),
+        ("blipmq://my_broker", Address("my_broker", 5555), "my_broker:5555"),
+        (
+            "blipmq://b\u00fccher.example",
+            Address("b\u00fccher.example", 5555),
+            "b\u00fccher.example:5555",
+        ),
     ],
 )
 def test_a_broker_url_names_host_and_port(url: str, address: Address, shown: str) -> None:
@@ -34,6 +41,12 @@ def test_a_broker_url_names_host_and_port(url: str, address: Address, shown: str
         "blipmq://host?x=1",
         "blipmq://key@host",
         "blipmq://[::1",
+        "blipmq://a..b:1",
+        "blipmq://" + "a" * 64,
+        "blipmq://a\udc80",
+        "blipmq://h h:1",
+        "blipmq://h\nh:1",
+        "blipmq://\0:1",
     ],
 )
 def test_any_other_url_is_refused_with_what_is_expected(url: str) -> None:

@@ -137,7 +137,8 @@ async def test_a_port_in_use_ends_the_start_with_2_and_names_it(
         daemon = await processes.start(**{variable: port})
         assert await daemon.status() == 2
     last = daemon.text.splitlines()[-1]
-    assert last.startswith(f"blipmqd: {keys}: cannot listen on 127.0.0.1:{port} ")
+    origin = f"environment variable {variable}"
+    assert last.startswith(f"blipmqd: {origin}: {keys}: cannot listen on 127.0.0.1:{port} ")
     assert "Traceback" not in daemon.text
 
 

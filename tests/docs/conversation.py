@@ -10,6 +10,7 @@ from blipmq.broker.session import Session
 from blipmq.errors import FramingError
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import HELLO, TYPE_AT, TYPES
+from tests.broker.world import sent
 from tests.peer import KEY
 
 HANDSHAKE = encoder.hello(1, 1) + encoder.auth(2, KEY.encode())
@@ -74,7 +75,7 @@ class Conversation:
             self._session.advance(self._now)
         except FramingError:
             self._closed = True
-        self._answers += b"".join(self._session.take_output())
+        self._answers += sent(self._session)
         self._batch = self.broker.handoff() or self._batch
 
     def _take(self) -> bytes:

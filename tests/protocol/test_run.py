@@ -109,7 +109,7 @@ def test_an_answer_at_qos_0_is_the_message_with_the_qos_and_correlation_id_repla
     run, messages = run_and_messages
     index = data.draw(st.integers(0, run.count - 1))
 
-    answer = run.reply(index, correlation_id)
+    answer = b"".join(run.reply(index, correlation_id))
 
     payload = messages[index].payload
     assert answer == Read(3, correlation_id, b"\0" + payload[1:]).data
