@@ -7,8 +7,10 @@ cannot be used, an address to listen on included.
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +33,7 @@ from blipmq.errors import ConfigError, LogError
 from blipmq.nursery import root
 
 FAILED: Final = 1
+_OTHER_FILES: Final = 64
 UNUSABLE: Final = 2
 INTERRUPTED: Final = 130
 """As shells say it; only before the daemon listens for signals itself."""
@@ -89,7 +92,19 @@ def command(path: Path | None, check_config: bool) -> int:
             config_key="allowed_api_keys",
             environment_variable=environment_variable("allowed_api_keys"),
         )
+    _allow_descriptors(config.limits.max_connections)
     return _serve(config, path)
+
+
+def _allow_descriptors(connections: int) -> None:
+    """Let this process have as many open files as the system lets it, and say if they are few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < connections + _OTHER_FILES:
+        log.warning("fewer open files are allowed than max_connections needs", allowed=soft)
 
 
 def _serve(config: Config, path: Path | None) -> int:

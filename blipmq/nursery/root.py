@@ -18,6 +18,7 @@ from blipmq.auth import KeyRing
 from blipmq.broker.broker import Broker
 from blipmq.broker.stats import Backlog
 from blipmq.config import Config
+from blipmq.errors import ConfigError
 from blipmq.nursery.listener import address_text, open_listeners, serve_connections
 from blipmq.nursery.metrics import Metrics, serve_metrics
 from blipmq.nursery.outside import Outside
@@ -25,7 +26,7 @@ from blipmq.nursery.scheduler import run_scheduler
 from blipmq.nursery.state import DaemonState
 from blipmq.nursery.wal_queue import WalQueue
 from blipmq.nursery.wal_writer import WalWriter
-from blipmq.wal.log import Log
+from blipmq.wal.log import Log, UnusablePath
 from blipmq.wal.record import RunRecord
 
 _PROGRESS_SECONDS = 1.0
@@ -49,8 +50,8 @@ async def serve(
     """Run a broker until SIGINT or SIGTERM, then shut down gracefully and return.
 
     Reports through `task_status` when clients can connect. When it is cancelled it ends at once,
-    with the log synced. Raises ConfigError when an address cannot be used and LogError when the
-    log cannot; errors of its tasks come in exception groups.
+    with the log synced. Raises ConfigError when an address or the log's directory cannot be used
+    and LogError when the log cannot; errors of its tasks come in exception groups.
     """
     outside = outside or Outside()
     state = _state(config, outside)
@@ -160,7 +161,12 @@ def _open_log(state: DaemonState, now: float) -> Log:
     """In a thread, while no other task uses the broker."""
     config, outside, broker = state.config, state.outside, state.broker
     disk = outside.disk(Path(config.wal_path))
-    log = Log.open(disk, config.wal.segment_bytes, outside.salt)
+    try:
+        log = Log.open(disk, config.wal.segment_bytes, outside.salt)
+    except UnusablePath as error:
+        raise ConfigError(
+            f"wal_path: {error}; expected a directory to write to, or one that can be made"
+        ) from None
     try:
         facts, next_number = log.recover()
         runs = _with_progress(state, log)

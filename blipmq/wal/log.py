@@ -35,6 +35,10 @@ class NoRoom(LogError):
     """The disk, the quota or a limit on files is full. Nothing was appended; try again later."""
 
 
+class UnusablePath(LogError):
+    """The directory of the log cannot be opened or made."""
+
+
 @attrs.define(eq=False)
 class Log:
     """An open log. Use: `Log.open`, `recover`, `runs`, `roll`, then `append`, `sync`, `roll`.
@@ -67,7 +71,7 @@ class Log:
     def open(cls, disk: Disk, segment_bytes: int, salt: Callable[[], int]) -> Log:
         """Take the directory, making it if need be.
 
-        Raises LogError when another process has it or it cannot be used.
+        Raises LogError when another process has it, UnusablePath when it cannot be opened or made.
         """
         try:
             disk.lock()
@@ -75,12 +79,12 @@ class Log:
             text = f"{disk.directory}: in use by another process, pid {error.holder or 'unknown'}"
             raise LogError(text) from None
         except FileExistsError:
-            raise LogError(
+            raise UnusablePath(
                 f"{disk.directory}: a file, and a log is a directory; a log of the older "
                 "single-file format is imported into a new one by `blipmq wal import`"
             ) from None
         except OSError as error:
-            raise LogError(f"{disk.directory}: {error.strerror}") from None
+            raise UnusablePath(f"{disk.directory}: {error.strerror}") from None
         return cls(disk, segment_bytes, salt)
 
     def recover(self) -> tuple[list[tuple[int, Fact]], int]:

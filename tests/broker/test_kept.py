@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from blipmq.broker.limits import Retention
+from blipmq.broker.limits import Limits, Retention
 from blipmq.broker.stats import DropReason
-from tests.broker.world import World
+from tests.broker.world import World, refusals
 
 
 def test_they_are_kept_for_the_first_qos_1_subscription_in_their_order() -> None:
@@ -150,3 +150,54 @@ def test_the_first_subscription_gets_no_qos_0_message_from_before_it() -> None:
     world.commit()
 
     assert subscriber.poll_all(subscription) == [b"one"]
+
+
+def test_beyond_the_bytes_of_all_topics_the_topic_that_kept_first_loses_its_oldest() -> None:
+    world = World.create(retention=Retention(kept_bytes=3_500))
+    client = world.connect()
+    for topic in (b"a", b"b", b"c", b"d"):
+        client.publish(topic, bytes(1_000))
+
+    assert world.broker.stats.dropped[DropReason.KEPT] == 1
+    assert world.broker.stats.kept_messages == 3
+    assert world.broker.stats.kept_bytes <= 3_500
+    assert client.poll_all(client.subscribe(b"a")) == []
+    assert client.poll_all(client.subscribe(b"b")) == [bytes(1_000)]
+    assert world.broker.stats.kept_messages == 2
+
+
+def test_one_that_was_never_delivered_cannot_be_settled() -> None:
+    world = World.create()
+    client = world.connect()
+    client.publish(b"t", b"x")
+    number = world.broker.context.next_number - 1
+    subscription = client.subscribe(b"t")
+
+    assert [refusal[1] for refusal in refusals(client.ack(subscription, number))] == [404]
+    assert client.poll_all(subscription) == [b"x"]
+
+
+def test_no_room_is_taken_by_qos_0_messages_from_before_the_first_subscription() -> None:
+    world = World.create(Limits(queue_capacity=4), durable=True)
+    client = world.connect()
+    client.subscribe(b"t", 0)
+    client.publish(b"t", b"one", qos=1)
+    for _ in range(4):
+        client.publish(b"t", b"zero", qos=0)
+    subscriber = world.connect()
+    subscription = subscriber.subscribe(b"t")
+    world.commit()
+
+    assert subscriber.poll_all(subscription) == [b"one"]
+
+
+def test_qos_0_messages_whose_last_subscriber_left_before_they_were_visible_are_counted() -> None:
+    world = World.create(durable=True)
+    client, subscriber = world.connect(), world.connect()
+    subscriber.subscribe(b"t", 0)
+    client.publish(b"t", b"one", qos=1)
+    client.publish(b"t", b"two", b"three", qos=0)
+    subscriber.disconnect()
+    world.commit()
+
+    assert world.broker.stats.dropped[DropReason.NO_SUBSCRIBER] == 2

@@ -8,7 +8,17 @@ from blipmq.broker.stats import CloseReason
 from blipmq.errors import FramingError
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import U32
-from tests.broker.world import AUTH, HELLO, Client, Received, World, parse, refusals, taken
+from tests.broker.world import (
+    AUTH,
+    HELLO,
+    Client,
+    Received,
+    World,
+    message_bytes,
+    parse,
+    refusals,
+    taken,
+)
 
 
 def types(replies: list[bytes]) -> list[tuple[int, int]]:
@@ -333,3 +343,91 @@ def test_what_a_connection_took_from_another_ones_subscription_comes_back_with_i
     colleague.disconnect()
 
     assert client.poll_all(subscription) == [b"x"]
+
+
+# Memory
+
+
+def full_of_messages() -> World:
+    """A broker whose memory for messages is full of what waits for a parked subscription."""
+    world = World.create(Limits(max_memory_bytes=400_000))
+    client = world.connect()
+    client.subscribe(b"t")
+    while not client.publish(b"t", bytes(10_000)):
+        pass
+    client.disconnect()
+    return world
+
+
+def test_when_memory_is_full_a_consumer_can_connect_and_empty_it() -> None:
+    world = full_of_messages()
+    client = world.connect()
+    subscription = client.subscribe(b"t")
+    while (received := client.poll(subscription)) is not None:
+        client.ack(subscription, received.tag)
+
+    assert client.session.close_reason is None
+    assert client.publish(b"t", b"again") == []
+
+
+def test_replies_that_are_not_sent_yet_are_counted_as_memory() -> None:
+    world = World.create()
+    client = world.connect()
+    session = client.session
+    session.decoder.feed(encoder.ping(1) * 1_000)
+    session.advance(world.now)
+    size = 1_000 * len(encoder.pong(1))
+    assert world.broker.stats.memory_bytes == size
+
+    session.output.take()
+    assert world.broker.stats.memory_bytes == size
+    session.output.sent()
+    assert world.broker.stats.memory_bytes == 0
+
+
+def test_a_long_message_that_waits_to_be_sent_is_not_copied_and_held_until_it_is() -> None:
+    world = World.create()
+    client = world.connect()
+    subscription = client.subscribe(b"t", 0)
+    held = message_bytes(world.broker)
+    publisher = world.connect()
+    publisher.publish(b"t", bytes(100_000), qos=0)
+    publisher.disconnect()
+    session = client.session
+    session.decoder.feed(encoder.poll(5, subscription))
+    session.advance(world.now)
+    before = message_bytes(world.broker)
+    assert 100_000 < before < 110_000
+
+    frames = session.output.take()
+    assert message_bytes(world.broker) == before
+    session.output.sent()
+    frames.clear()
+    assert message_bytes(world.broker) == held
+
+
+def test_while_memory_is_full_one_reply_at_a_time_is_prepared() -> None:
+    world = full_of_messages()
+    client = world.connect()
+    session = client.session
+    world.broker.stats.memory_bytes += 400_000
+    session.decoder.feed(encoder.ping(1) * 3)
+
+    assert not session.advance(world.now)
+    assert taken(session) == [encoder.pong(1)]
+    assert not session.advance(world.now)
+    assert taken(session) == [encoder.pong(1)]
+
+
+def test_a_session_that_ends_counts_nothing_any_more() -> None:
+    world = World.create()
+    client = world.connect()
+    client.session.decoder.feed(encoder.ping(1) * 10)
+    client.session.advance(world.now)
+    client.session.output.take()
+    client.session.decoder.feed(encoder.ping(1) * 10)
+    client.session.advance(world.now)
+
+    client.disconnect()
+
+    assert world.broker.stats.memory_bytes == 0

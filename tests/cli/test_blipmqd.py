@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import runpy
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -252,3 +253,17 @@ def test_the_module_is_the_same_command(
         runpy.run_module("blipmq", run_name="__main__")
     assert end.value.code == 0
     assert "configuration is valid" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("hard", "warns"), [(100, True), (100_000, False)])
+def test_as_many_open_files_are_allowed_as_may_be_and_few_are_warned_of(
+    hard: int, warns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {resource.RLIMIT_NOFILE: (50, hard)}
+    monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    monkeypatch.setattr(resource, "setrlimit", limits.__setitem__)
+    with structlog.testing.capture_logs() as lines:
+        blipmqd._allow_descriptors(10_000)
+
+    assert limits == {resource.RLIMIT_NOFILE: (hard, hard)}
+    assert [line["allowed"] for line in lines] == ([hard] if warns else [])

@@ -10,7 +10,7 @@ from blipmq.broker.stats import CloseReason
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import ACK, LENGTH_MAX, NACK, PONG, U32
 from tests.nursery.daemon import serving
-from tests.peer import nack
+from tests.peer import KEY, NO_SUBSCRIPTION, nack
 
 HELLO = encoder.hello(1, 1)
 WRONG_AUTH = encoder.auth(2, b"wrong")
@@ -44,6 +44,20 @@ async def test_an_authenticated_client_may_be_silent(autojump_clock: MockClock) 
         peer = await daemon.client()
         await trio.sleep(86_400)
         assert await peer.ask() == []
+        assert daemon.stats.connections_refused[CloseReason.HANDSHAKE_TIMEOUT] == 0
+
+
+async def test_a_client_that_is_authenticated_may_wait_for_the_log_for_longer_than_a_handshake(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(limits=Limits(handshake_timeout_ms=1_000)) as daemon:
+        peer = daemon.connect()
+        daemon.runner.seconds = 5
+        publish = encoder.publish(3, 1, b"demo", b"")
+        poll = encoder.poll(4, NO_SUBSCRIPTION)
+        await peer.send(HELLO + encoder.auth(2, KEY.encode()) + publish + poll)
+        assert [frame.type for frame in await peer.ask()] == [ACK, ACK]
+        assert trio.current_time() >= 5
         assert daemon.stats.connections_refused[CloseReason.HANDSHAKE_TIMEOUT] == 0
 
 

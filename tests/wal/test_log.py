@@ -170,6 +170,27 @@ def test_a_sync_that_fails_is_an_error(disk: MemoryDisk, log: Log) -> None:
         log.sync()
 
 
+def test_a_sync_that_failed_is_not_tried_again_after_more_was_appended(
+    disk: MemoryDisk, log: Log
+) -> None:
+    append(log, run(1))
+    disk.fail("sync", errno.EIO)
+    with pytest.raises(LogError):
+        log.sync()
+    append(log, run(2))
+    calls = len([operation for operation in disk.operations if operation.call == "sync"])
+    log.close()
+    assert len([o for o in disk.operations if o.call == "sync"]) == calls
+
+
+def test_a_checkpoint_that_is_longer_than_a_segment_does_not_fill_it() -> None:
+    kept = tuple((b"topic %d" % number, number) for number in range(1_000))
+    log = begin(MemoryDisk(), Checkpoint(1_000, (), (), kept), segment_bytes=4_096)
+    assert not log.full
+    append(log, run(1, body=bytes(4_096)))
+    assert log.full
+
+
 def test_a_sync_that_failed_is_not_tried_again(disk: MemoryDisk, log: Log) -> None:
     append(log, run(21))
     disk.fail("sync", errno.EIO)
