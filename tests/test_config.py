@@ -8,7 +8,7 @@ import pytest
 import tomlkit
 import yaml
 
-from blipmq.broker.limits import Delivery, Limits
+from blipmq.broker.limits import Limits, Retries
 from blipmq.config import (
     Config,
     LoggingSettings,
@@ -93,7 +93,7 @@ def test_both_variables_of_the_console_at_once_are_refused() -> None:
 
 def test_the_retry_settings_are_what_the_broker_takes() -> None:
     config = Config(max_retries=7, retry_backoff_ms=20)
-    assert config.delivery == Delivery(max_retries=7, retry_backoff_ms=20)
+    assert config.retries == Retries(max_retries=7, retry_backoff_ms=20)
 
 
 def test_a_table_without_settings_means_the_defaults(tmp_path: Path) -> None:

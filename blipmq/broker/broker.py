@@ -6,7 +6,6 @@ subscribe, take, settle, the next deadline. Nobody else reaches into topics or s
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from heapq import nlargest
 from math import inf
@@ -15,8 +14,9 @@ from typing import Protocol
 import attrs
 
 from blipmq.broker.context import Context
-from blipmq.broker.limits import Delivery, Limits, Retention
+from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge, Node
+from blipmq.broker.parking import Parking
 from blipmq.broker.restore import Restoration
 from blipmq.broker.stats import Backlog, DropReason, Stats
 from blipmq.broker.subscription import Subscription, Taken
@@ -74,9 +74,8 @@ class Broker:
     draining: bool = False
     _topics: dict[bytes, Topic] = attrs.Factory(dict)
     _subscriptions: dict[int, Subscription] = attrs.Factory(dict)
-    _parked: OrderedDict[Subscription, None] = attrs.Factory(OrderedDict)
-    _parked_by_key: dict[tuple[str, bytes], OrderedDict[Subscription, None]] = attrs.Factory(dict)
     _publications: list[Publication] = attrs.Factory(list)
+    _parking: Parking = attrs.field()
     _reserved: int = NUMBERS_RESERVED
     """No number from here on is given out; a checkpoint in the log says so."""
 
@@ -85,7 +84,7 @@ class Broker:
         cls,
         limits: Limits | None = None,
         retention: Retention | None = None,
-        delivery: Delivery | None = None,
+        retries: Retries | None = None,
         *,
         stats: Stats | None = None,
         durable: bool = False,
@@ -93,11 +92,16 @@ class Broker:
         context = Context(
             limits or Limits(),
             retention or Retention(),
-            delivery or Delivery(),
+            retries or Retries(),
             stats or Stats(),
             [] if durable else None,
         )
         return cls(context)
+
+    @_parking.default
+    def _make_parking(self) -> Parking:
+        context = self.context
+        return Parking(context.stats, context.retention.session_expiry_ms / 1000)
 
     @property
     def stats(self) -> Stats:
@@ -274,7 +278,7 @@ class Broker:
         self.context.next_number = max(next_number, restoration.reserved, 1)
         for state in restoration.subscriptions.values():
             topic = self._topics.setdefault(state.topic, Topic(state.topic, self.context))
-            self._park(self._open(state.id, state.owner, topic, 1, None), now)
+            self._parking.park(self._open(state.id, state.owner, topic, 1, None), now)
         arrived = -inf
         for record in runs:
             # Where the time of day went back, messages still arrived in their order.
@@ -314,11 +318,10 @@ class Broker:
         At QoS 1 it takes over the oldest parked one of the same owner and topic, if there is one.
         The first QoS 1 subscription of a topic gets what was kept for it. Raises LimitExceeded.
         """
-        if qos and (parked := self._parked_by_key.get((owner, name))):
-            subscription = next(iter(parked))
-            self._unpark(subscription)
-            subscription.session = session
-            return subscription.id
+        parked = self._parking.take_over(owner, name) if qos else None
+        if parked is not None:
+            parked.session = session
+            return parked.id
         if len(self._subscriptions) >= self.limits.max_subscriptions:
             raise LimitExceeded(429, "too many subscriptions")
         self._check_memory(2 * (len(name) + OVERHEAD_BYTES))
@@ -363,23 +366,6 @@ class Broker:
             )
         self._forget(topic)
 
-    def _park(self, subscription: Subscription, now: float) -> None:
-        subscription.session = None
-        subscription.parked_until = now + self.context.retention.session_expiry_ms / 1000
-        key = subscription.owner, subscription.topic.name
-        self._parked[subscription] = None
-        self._parked_by_key.setdefault(key, OrderedDict())[subscription] = None
-        self.stats.subscriptions_parked += 1
-
-    def _unpark(self, subscription: Subscription) -> None:
-        subscription.parked_until = None
-        key = subscription.owner, subscription.topic.name
-        del self._parked[subscription]
-        del self._parked_by_key[key][subscription]
-        if not self._parked_by_key[key]:
-            del self._parked_by_key[key]
-        self.stats.subscriptions_parked -= 1
-
     # Delivering and settling
 
     def _find(self, owner: str, id_: int) -> Subscription | None:
@@ -413,7 +399,7 @@ class Broker:
             if subscription.session is not session:
                 continue
             if subscription.qos:
-                self._park(subscription, now)
+                self._parking.park(subscription, now)
             else:
                 self._close(subscription, DropReason.DISCONNECTED)
 
@@ -422,23 +408,16 @@ class Broker:
     @property
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, if ever."""
-        times = [time for time in (self.context.timers.next, self._next_expiry) if time is not None]
-        return min(times, default=None)
-
-    @property
-    def _next_expiry(self) -> float | None:
-        oldest = next(iter(self._parked), None)
-        return None if oldest is None else oldest.parked_until
+        times = (self.context.timers.next, self._parking.next_end)
+        return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: float) -> None:
         """Do everything that is due: retries, expiries, the end of parked subscriptions."""
         for timed in self.context.timers.run(now):
             if isinstance(timed, Topic):
                 self._forget(timed)
-        while (time := self._next_expiry) is not None and time <= now:
-            oldest = next(iter(self._parked))
-            self._unpark(oldest)
-            self._close(oldest, DropReason.SUBSCRIPTION_EXPIRED)
+        while (ended := self._parking.expire(now)) is not None:
+            self._close(ended, DropReason.SUBSCRIPTION_EXPIRED)
 
     # Watching
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from blipmq.broker.limits import Delivery, Limits, Retention
+from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.broker.retry import Timers, backoff
 from blipmq.broker.stats import Stats
 from blipmq.wal.record import Fact, Settled
@@ -22,7 +22,7 @@ class Context:
 
     limits: Limits
     retention: Retention
-    delivery: Delivery
+    retries: Retries
     stats: Stats
     journal: list[Fact] | None
     timers: Timers = attrs.Factory(Timers)
@@ -49,8 +49,8 @@ class Context:
 
     def backoff(self, attempt: int) -> float:
         """Seconds that a delivery may stay unsettled."""
-        return backoff(self.delivery.retry_backoff_ms, attempt)
+        return backoff(self.retries.retry_backoff_ms, attempt)
 
     @property
     def max_attempts(self) -> int:
-        return max(1, self.delivery.max_retries)
+        return max(1, self.retries.max_retries)

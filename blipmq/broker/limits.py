@@ -54,7 +54,7 @@ class Retention:
 
 
 @attrs.frozen
-class Delivery:
+class Retries:
     """How unsettled QoS 1 messages are retried."""
 
     max_retries: int = 3

@@ -7,7 +7,7 @@ from typing import Final, Literal, get_type_hints
 
 import attrs
 
-from blipmq.broker.limits import Delivery, Limits, MiB, Retention
+from blipmq.broker.limits import Limits, MiB, Retention, Retries
 from blipmq.wal.policy import FsyncPolicy
 
 ENVIRONMENT_PREFIX: Final = "BLIPMQ_"
@@ -87,9 +87,9 @@ class Config:
     metrics: MetricsSettings = MetricsSettings()
 
     @property
-    def delivery(self) -> Delivery:
+    def retries(self) -> Retries:
         """The retry settings, as the broker takes them."""
-        return Delivery(max_retries=self.max_retries, retry_backoff_ms=self.retry_backoff_ms)
+        return Retries(max_retries=self.max_retries, retry_backoff_ms=self.retry_backoff_ms)
 
 
 OLDER_NAMES: Final = {"enable_tokio_console": "enable_trio_console"}

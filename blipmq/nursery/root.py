@@ -87,7 +87,7 @@ def _backlogs(state: DaemonState, limit: int) -> list[Backlog]:
 
 def _state(config: Config, outside: Outside) -> DaemonState:
     durable = bool(config.wal_path)
-    broker = Broker.create(config.limits, config.retention, config.delivery, durable=durable)
+    broker = Broker.create(config.limits, config.retention, config.retries, durable=durable)
     queue = WalQueue(config.wal.queue_batches) if durable else None
     return DaemonState(config, outside, broker, KeyRing(config.allowed_api_keys), queue)
 

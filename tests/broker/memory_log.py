@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from blipmq.broker.broker import Batch, Broker
-from blipmq.broker.limits import Delivery, Limits, Retention
+from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.wal.record import (
     RECORD_HEADER_BYTES,
     Checkpoint,
@@ -32,7 +32,7 @@ class MemoryLog:
 
     limits: Limits = attrs.Factory(Limits)
     retention: Retention = attrs.Factory(Retention)
-    delivery: Delivery = attrs.Factory(Delivery)
+    retries: Retries = attrs.Factory(Retries)
     facts: list[tuple[int, Fact]] = attrs.Factory(list)
     """From the last checkpoint on."""
     runs: list[RunRecord] = attrs.Factory(list)
@@ -45,7 +45,7 @@ class MemoryLog:
         return broker
 
     def restore(self, now: float = 0.0, time_ms: int = 0) -> Broker:
-        broker = Broker.create(self.limits, self.retention, self.delivery, durable=True)
+        broker = Broker.create(self.limits, self.retention, self.retries, durable=True)
         ids = [id_ for id_, _ in self.facts] + [run.first + run.count for run in self.runs]
         broker.restore(self.facts, self.runs, max(ids, default=0), now, time_ms)
         return broker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blipmq.broker.limits import Delivery, Retention
+from blipmq.broker.limits import Retention, Retries
 from blipmq.broker.stats import DropReason
 from tests.broker.world import World, refusals
 
@@ -101,7 +101,7 @@ def test_an_unsettled_message_may_be_settled_after_its_time_is_over() -> None:
 def test_a_message_that_came_back_expires_by_itself_though_it_outlived_others() -> None:
     world = World.create(
         retention=Retention(message_ttl_ms=int(TTL * 1000)),
-        delivery=Delivery(retry_backoff_ms=600),
+        retries=Retries(retry_backoff_ms=600),
     )
     client = world.connect()
     subscription = client.subscribe(b"t")

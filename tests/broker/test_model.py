@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from blipmq.broker.broker import Batch
-from blipmq.broker.limits import Delivery, Retention
+from blipmq.broker.limits import Retention, Retries
 from tests.broker.model import Message, Model, Queue
 from tests.broker.world import KEYS, Client, Publisher, World, refusals
 
@@ -56,9 +56,9 @@ class Histories(RuleBasedStateMachine):
     )
     def begin(self, ttl_ms: int, max_retries: int, durable: bool) -> MultipleResults[Connection]:
         retention = Retention(message_ttl_ms=ttl_ms, session_expiry_ms=int(EXPIRY * 1000))
-        delivery = Delivery(max_retries, BACKOFF_MS)
+        retries = Retries(max_retries, BACKOFF_MS)
         self.durable = durable
-        self.world = World.create(retention=retention, delivery=delivery, durable=durable)
+        self.world = World.create(retention=retention, retries=retries, durable=durable)
         self.publisher = Publisher(self.world)
         self.model = Model(ttl_ms / 1000, BACKOFF_MS / 1000, max(1, max_retries), EXPIRY)
         self.unlogged: list[Message] = []

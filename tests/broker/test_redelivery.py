@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blipmq.broker.limits import Delivery
+from blipmq.broker.limits import Retries
 from blipmq.broker.retry import backoff
 from blipmq.broker.stats import DropReason
 from tests.broker.world import Client, World, refusals
@@ -16,7 +16,7 @@ SOON = 0.001
 
 def a_delivery(max_retries: int = 10) -> tuple[World, Client, int, int]:
     """A message that was delivered once: the subscription and the tag come last."""
-    world = World.create(delivery=Delivery(max_retries, BACKOFF_MS))
+    world = World.create(retries=Retries(max_retries, BACKOFF_MS))
     client = world.connect()
     subscription = client.subscribe(b"t")
     client.publish(b"t", b"x")
@@ -193,7 +193,7 @@ def test_a_lost_connection_leaves_what_others_hold_of_its_subscription() -> None
 
 
 def test_deliveries_in_flight_are_counted() -> None:
-    world = World.create(delivery=Delivery(max_retries=2))
+    world = World.create(retries=Retries(max_retries=2))
     client = world.connect()
     subscription = client.subscribe(b"t")
     client.publish(b"t", b"one", b"two", b"three")

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from blipmq.broker.broker import Batch, Broker
-from blipmq.broker.limits import Delivery, Retention
+from blipmq.broker.limits import Retention, Retries
 from blipmq.errors import NotFound
 from tests.broker.memory_log import MemoryLog
 from tests.broker.world import Publisher, World
@@ -128,7 +128,7 @@ class Restarts(RuleBasedStateMachine):
         super().__init__()
         self.log = MemoryLog(
             retention=Retention(session_expiry_ms=int(EXPIRY * 1000)),
-            delivery=Delivery(max_retries=10**6),
+            retries=Retries(max_retries=10**6),
         )
         self.logged = State()
         self.bodies: dict[int, bytes] = {}

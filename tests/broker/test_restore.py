@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blipmq.broker.broker import NUMBERS_RESERVED
-from blipmq.broker.limits import Delivery, Limits, Retention
+from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.broker.stats import DropReason
 from blipmq.errors import PublishFailed
 from tests.broker.memory_log import MemoryLog
@@ -188,7 +188,7 @@ def test_a_full_subscription_drops_its_oldest() -> None:
 
 
 def test_the_attempts_of_a_checkpoint_count() -> None:
-    log = MemoryLog(delivery=Delivery(max_retries=3))
+    log = MemoryLog(retries=Retries(max_retries=3))
     world, client, subscription = published(log, b"x")
     client.poll(subscription)
     world.pass_time(1)
@@ -204,7 +204,7 @@ def test_the_attempts_of_a_checkpoint_count() -> None:
 
 
 def test_redeliveries_that_were_logged_count_without_a_checkpoint() -> None:
-    log = MemoryLog(delivery=Delivery(max_retries=3))
+    log = MemoryLog(retries=Retries(max_retries=3))
     world, client, subscription = published(log, b"x")
     for _ in range(2):
         client.poll(subscription)
@@ -219,7 +219,7 @@ def test_redeliveries_that_were_logged_count_without_a_checkpoint() -> None:
 
 
 def test_what_was_delivered_as_often_as_allowed_is_given_up_by_a_restart() -> None:
-    log = MemoryLog(delivery=Delivery(max_retries=2))
+    log = MemoryLog(retries=Retries(max_retries=2))
     world, client, subscription = published(log, b"x", b"y")
     received = client.poll(subscription)
     world.pass_time(1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import attrs
 
 from blipmq.broker.broker import Batch, Broker
-from blipmq.broker.limits import Delivery, Limits, Retention
+from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.broker.message import OVERHEAD_BYTES
 from blipmq.broker.session import Session
 from blipmq.protocol import encoder
@@ -52,11 +52,11 @@ class World:
         cls,
         limits: Limits | None = None,
         retention: Retention | None = None,
-        delivery: Delivery | None = None,
+        retries: Retries | None = None,
         *,
         durable: bool = False,
     ) -> World:
-        return cls(Broker.create(limits, retention, delivery, durable=durable))
+        return cls(Broker.create(limits, retention, retries, durable=durable))
 
     def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
