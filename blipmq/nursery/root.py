@@ -67,10 +67,12 @@ async def serve(
                 metrics_address = await services.start(
                     serve_metrics, metrics, config.metrics_addr, config.metrics_port
                 )
-                if state.queue is not None:
-                    log = await _recover(state)
+                await services.start(_obey_signals, state)
+                log = await _recover(state)
+                if log is not None and state.queue is not None:
                     outermost.start_soon(WalWriter(state, log, metrics, state.queue).run)
-                await _serve_clients(state, services, metrics_address, task_status)
+                if not state.stopping.is_set():
+                    await _serve_clients(state, services, metrics_address, task_status)
                 services.cancel_scope.cancel()
         finally:
             if state.queue is not None:
@@ -100,7 +102,6 @@ async def _serve_clients(
 ) -> None:
     services.start_soon(run_scheduler, state)
     async with trio.open_nursery() as connections:
-        await services.start(_obey_signals, state)
         async with trio.open_nursery() as listening:
             listeners = await open_listeners(state)
             listening.start_soon(serve_connections, state, listeners, connections)
@@ -151,13 +152,22 @@ async def _obey_signals(
             state.stop("draining")
 
 
-async def _recover(state: DaemonState) -> Log:
-    """Open the log, read what is in it, and begin a segment. Raises LogError."""
+async def _recover(state: DaemonState) -> Log | None:
+    """Open the log, read what is in it, and begin a segment. Raises LogError.
+
+    Returns None when there is to be no log, or when the daemon was told to stop meanwhile.
+    """
+    if state.queue is None:
+        return None
     state.unready = _RECOVERING
     return await state.outside.run_blocking(partial(_open_log, state, trio.current_time()))
 
 
-def _open_log(state: DaemonState, now: float) -> Log:
+class _Stopped(Exception):
+    """The daemon was told to stop while it read its log."""
+
+
+def _open_log(state: DaemonState, now: float) -> Log | None:
     """In a thread, while no other task uses the broker."""
     config, outside, broker = state.config, state.outside, state.broker
     disk = outside.disk(Path(config.wal_path))
@@ -174,6 +184,9 @@ def _open_log(state: DaemonState, now: float) -> Log:
         checkpoint = broker.checkpoint()
         log.roll(checkpoint, broker.context.next_number, broker.wanted_from)
         broker.checkpointed(checkpoint)
+    except _Stopped:
+        log.close()
+        return None
     except BaseException:
         log.close()
         raise
@@ -188,10 +201,15 @@ def _open_log(state: DaemonState, now: float) -> Log:
 
 
 def _with_progress(state: DaemonState, log: Log) -> Iterator[RunRecord]:
-    """The runs of the log; every second it is logged how far they were read."""
+    """The runs of the log; every second it is logged how far they were read.
+
+    Raises _Stopped when the daemon was told to stop.
+    """
     monotonic = state.outside.monotonic
     told = monotonic()
     for run in log.runs():
+        if state.stopping.is_set():
+            raise _Stopped
         yield run
         if monotonic() - told >= _PROGRESS_SECONDS:
             told = monotonic()

@@ -65,6 +65,26 @@ async def test_a_start_that_takes_long_is_logged_every_second(autojump_clock: Mo
     assert 0 < told[0] < told[1] < 100
 
 
+async def test_a_signal_while_the_log_is_read_ends_the_start_and_keeps_everything(
+    autojump_clock: MockClock,
+) -> None:
+    disk = await killed(b"a", b"b")
+    daemon = Daemon(settings(), disk)
+    daemon.runner.hold()
+    async with trio.open_nursery() as nursery:
+        with mock.patch("blipmq.nursery.root.serve_metrics", daemon.serve_metrics):
+            nursery.start_soon(daemon.serve)
+            await wait_all_tasks_blocked()
+        daemon.signal()
+        await wait_all_tasks_blocked()
+        assert daemon.metrics.readiness() == "draining"
+        daemon.runner.release()
+        assert await daemon.failure() == []
+    async with serving(disk=disk.after_kill()) as again:
+        peer = await again.client()
+        assert bodies(await peer.poll(await peer.subscribe("demo"), 3)) == [b"a", b"b"]
+
+
 async def test_a_start_that_is_quick_tells_only_what_came_back(autojump_clock: MockClock) -> None:
     async with serving(disk=await killed(b"a", b"b")) as daemon:
         assert "recovering" not in daemon.events()
