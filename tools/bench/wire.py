@@ -15,7 +15,8 @@ from blipmq.protocol import encoder
 from blipmq.protocol.frames import HEADER_BYTES
 
 NO_SUBSCRIPTION = 2**64 - 1
-PONG_BYTES = HEADER_BYTES
+PONG = encoder.pong(5)
+PONG_BYTES = len(PONG)
 ACK_BYTES = HEADER_BYTES + 8
 
 
@@ -98,7 +99,8 @@ class Poller:
         """One round of polls; how many messages came."""
         self.sock.sendall(self.polls)
         received = bytearray()
-        while len(received) % self.frame_bytes != PONG_BYTES:
+        # The length alone does not tell: a part of a frame may be as long as a PONG.
+        while len(received) % self.frame_bytes != PONG_BYTES or not received.endswith(PONG):
             chunk = self.sock.recv(1 << 20)
             if not chunk:
                 raise ConnectionError("the broker closed the connection")
