@@ -56,10 +56,6 @@ class Run:
         offsets = self.offsets
         return memoryview(self.buffer)[offsets[start] : offsets[-1 if stop is None else stop]]
 
-    def frame(self, index: int) -> bytes:
-        """The frame of one message."""
-        return bytes(self.buffer[self.offsets[index] : self.offsets[index + 1]])
-
     def body(self, index: int) -> bytes:
         """The body of one message."""
         start = self.offsets[index] + TOPIC_AT + len(self.topic)

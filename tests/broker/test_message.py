@@ -36,7 +36,7 @@ def ranges(draw: st.DrawFn) -> list[tuple[int, int]]:
 
 
 def size_of(first: int, last: int) -> int:
-    return sum(len(RUN.frame(number - 1)) for number in range(first, last + 1))
+    return sum(len(RUN.data(number - 1, number)) for number in range(first, last + 1))
 
 
 @given(ranges(), st.integers(0, 20))

@@ -65,7 +65,7 @@ def read_run(run: Run) -> list[Read]:
     """The messages of a run, by its offset table; each is checked to be one whole frame of it."""
     messages: list[Read] = []
     for index in range(run.count):
-        (message,), broken = read(run.frame(index))
+        (message,), broken = read(bytes(run.data(index, index + 1)))
         head = struct.pack(">BH", run.qos, len(run.topic)) + run.topic
         assert not broken
         assert message.payload == head + run.body(index)
