@@ -140,12 +140,10 @@ async def test_the_consumer_of_orders_goes_on_when_the_broker_is_back(
     expected = ["order 0", "order 1", "order 2"]
     disk = new_disk()
     async with terminals.running(consumer):
-        await trio.sleep(1)
+        await terminals.until_printed(["cannot connect to 127.0.0.1:5555: connection refused"] * 2)
         async with terminals.broker(disk):
             await terminals.run(orders)
-            await terminals.until_printed(
-                ["cannot connect to 127.0.0.1:5555: connection refused"] * 2 + expected
-            )
+            await terminals.until_printed(expected)
         await terminals.until_printed(["the broker at 127.0.0.1:5555 closed the connection"])
         async with terminals.broker(disk):
             await terminals.run(orders)
