@@ -107,3 +107,46 @@ class ConnectionLost(ClientError):
 
 class ClientClosed(ClientError):
     """The client, subscription or message was used after its `async with` block ended."""
+
+
+class UnsupportedByBroker(ClientError):
+    """The connected broker speaks a protocol version without this `feature`."""
+
+    def __init__(self, feature: str, version: int) -> None:
+        super().__init__(feature, version)
+        self.feature = feature
+        self.version = version
+
+    def __str__(self) -> str:
+        return f"{self.feature}: not on protocol version {self.version}, which this broker speaks"
+
+
+class WindowFull(ClientError):
+    """Not sent: the connection is down, and no more can be kept until it is back."""
+
+
+class PublisherFailed(ClientError):
+    """Messages of a publisher that were not published, or of which it is not known.
+
+    `count` says how many. `failures` has the first of them: (number of the message, counted from
+    0 in the order of sending, and its error).
+    """
+
+    def __init__(self, count: int, failures: tuple[tuple[int, BlipMQError], ...]) -> None:
+        super().__init__(count, failures)
+        self.count = count
+        self.failures = failures
+
+    def __str__(self) -> str:
+        number, error = self.failures[0]
+        return (
+            f"{self.count} messages were not confirmed; the first one is number {number}: {error}"
+        )
+
+
+class SubscriptionEnded(ClientError):
+    """The broker has ended the subscription; the text is its reason."""
+
+
+class RequestTimeout(ClientError, TimeoutError):
+    """No reply has come in time. The request may or may not have been carried out."""

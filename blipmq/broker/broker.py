@@ -1,7 +1,8 @@
 """The embedded broker: topics, subscriptions and what happens to messages.
 
 This is the narrow interface that sessions and tasks use: publish a run and learn of its commit,
-subscribe, take, settle, the next deadline. Nobody else reaches into topics or subscriptions.
+subscribe and attach, take, settle, the next deadline. Nobody else reaches into topics or
+subscriptions.
 """
 
 from __future__ import annotations
@@ -9,57 +10,52 @@ from __future__ import annotations
 from collections.abc import Iterable
 from heapq import nlargest
 from math import inf
-from typing import Protocol
 
 import attrs
 
+from blipmq.broker.attachment import Attachment, Consumer
+from blipmq.broker.attachment import Taken as TakenRange
 from blipmq.broker.context import Context
+from blipmq.broker.dedup import DedupWindow, Pending
+from blipmq.broker.delayed import DELAYED_ID, DELAYED_TOPIC, Delayed
 from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge, Node
+from blipmq.broker.moves import Moves
 from blipmq.broker.parking import Parking
+from blipmq.broker.publication import Batch, Place, Publication, Publisher
 from blipmq.broker.restore import Restoration
+from blipmq.broker.shared import SharedSubscription
+from blipmq.broker.shared_cursor import LOAD_BYTES, SharedCursor
+from blipmq.broker.sharing import Sharing
 from blipmq.broker.stats import Backlog, DropReason, Stats
 from blipmq.broker.subscription import Subscription, Taken
 from blipmq.broker.topic import Topic
+from blipmq.broker.topics import Topics
 from blipmq.errors import LimitExceeded, NotFound, NotPermitted, PublishFailed, Unavailable
+from blipmq.protocol.frames import MESSAGE, TYPE_AT, Outcome
+from blipmq.protocol.properties import AttachProperties
 from blipmq.protocol.run import Run, stored_run
-from blipmq.wal.record import Checkpoint, Closed, Fact, Opened, RunRecord
+from blipmq.wal.record import Checkpoint, Closed, Fact, Moved, Opened, RunRecord
 
 NUMBERS_RESERVED = 2**32
 """How many numbers a checkpoint reserves; a restart goes on after them."""
+_RELIEVED_BYTES = 64 * 1024
+"""What a shared subscription may hold in memory when there is little of it."""
 
-
-class Publisher(Protocol):
-    """Who published a run of QoS 1, and is owed an answer."""
-
-    def on_committed(self, run: Run) -> None:
-        """The run is in the log."""
-
-    def on_failed(self, run: Run, reason: str) -> None:
-        """The run was not published: each message of it is owed a NACK 500."""
+__all__ = ["Batch", "Broker", "Load", "Publication", "Publisher"]
 
 
 @attrs.frozen(eq=False)
-class Publication:
-    """A QoS 1 run that is not committed yet."""
+class Load:
+    """A part of the log to read for a cursor: its topic's messages from `first`, before `stop`."""
 
-    topic: Topic
-    node: Node
-    publisher: Publisher
-
-    @property
-    def run(self) -> Run:
-        assert self.node.run is not None
-        return self.node.run
-
-
-@attrs.frozen(eq=False)
-class Batch:
-    """What is to be logged together: facts in their order, and the publications among them."""
-
-    facts: list[Fact]
-    publications: list[Publication]
-    next_number: int
+    cursor: SharedCursor
+    topic: bytes
+    first: int
+    stop: int
+    bytes_max: int
+    from_ms: int
+    place: object | None
 
 
 @attrs.define(eq=False)
@@ -72,12 +68,19 @@ class Broker:
 
     context: Context
     draining: bool = False
-    _topics: dict[bytes, Topic] = attrs.Factory(dict)
     _subscriptions: dict[int, Subscription] = attrs.Factory(dict)
     _publications: list[Publication] = attrs.Factory(list)
-    _parking: Parking = attrs.field()
+    _awaited: int = 0
+    """How many of the publications somebody waits for."""
     _reserved: int = NUMBERS_RESERVED
     """No number from here on is given out; a checkpoint in the log says so."""
+    _relieve_at: int = 0
+    _topics: Topics = attrs.field(init=False)
+    _parking: Parking = attrs.field(init=False)
+    _sharing: Sharing = attrs.field(init=False)
+    _moves: Moves = attrs.field(init=False)
+    _delayed: Delayed = attrs.field(init=False)
+    _dedup: DedupWindow = attrs.field(init=False)
 
     @classmethod
     def create(
@@ -98,10 +101,17 @@ class Broker:
         )
         return cls(context)
 
-    @_parking.default
-    def _make_parking(self) -> Parking:
+    def __attrs_post_init__(self) -> None:
         context = self.context
-        return Parking(context.stats, context.retention.session_expiry_ms / 1000)
+        self._parking = Parking(context.stats, context.retention.session_expiry_ms / 1000)
+        self._topics = Topics(context)
+        self._sharing = Sharing(context, self._topics)
+        self._topics.on_new = self._sharing.on_new_topic
+        self._topics.on_full = self._sharing.make_room
+        self._moves = Moves(context, self._topics, self._publish_moved)
+        self._delayed = Delayed(context, self._topics, self._moves)
+        self._dedup = DedupWindow(context)
+        context.bury = self._moves.bury
 
     @property
     def stats(self) -> Stats:
@@ -113,77 +123,143 @@ class Broker:
 
     # Publishing
 
-    def publish(self, run: Run, publisher: Publisher, now: float) -> None:
+    def publish(self, run: Run, publisher: Publisher, now: float) -> int:
         """Number the messages of a run and put them in their topic.
 
-        A QoS 1 run is visible when it is committed; the publisher is then told. Raises Refused
-        when the run is not published, none of it.
+        A QoS 1 run is visible when it is committed. The publisher is told of each part of it that
+        is, or is not; returns of how many parts it is told, which may have been done already.
+        Raises Refused when the run is not published, none of it.
         """
+        self._check_publish(run)
+        if not run.qos and not self._may_take_qos0(run):
+            return 0
+        if run.message_ids is not None:
+            return self._publish_parts(run, publisher, now)
+        self._publish(run, publisher, None, now)
+        return run.qos
+
+    def _check_publish(self, run: Run) -> None:
+        """Raises Refused."""
         if self.draining:
             raise Unavailable(503, "draining")
         if run.topic.startswith(b"$"):
             raise NotPermitted(403, "not permitted")
-        stats = self.stats
-        size = run.size + OVERHEAD_BYTES
-        topic = self._topics.get(run.topic)
-        if stats.memory_bytes + size > self.limits.max_message_bytes:
-            if run.qos:
-                raise PublishFailed(500, "durable publish failed: memory limit reached")
-            stats.dropped[DropReason.MEMORY] += run.count
+        if not run.qos:
             return
-        if not run.qos and (topic is None or not topic.subscriptions):
+        context = self.context
+        memory = self.stats.memory_bytes + run.size + OVERHEAD_BYTES
+        if memory > self._relieve_at:
+            memory = self._relieve(run.size)
+        if memory > self.limits.max_message_bytes:
+            raise PublishFailed(500, "durable publish failed: memory limit reached")
+        if context.durable and context.next_number + run.count > self._reserved:
+            raise PublishFailed(500, "durable publish failed: no number is reserved in the log")
+        topic = self._topics.find(run.topic)
+        if topic is not None and topic.is_full:
+            raise Unavailable(503, "backlog full")
+
+    def _relieve(self, size: int) -> int:
+        """Memory runs low: let the log hold what it can. Returns what is used, with `size` more."""
+        most = self.limits.max_message_bytes
+        if self.stats.memory_bytes > most // 2 and self.context.durable:
+            self._sharing.relieve(_RELIEVED_BYTES)
+        memory = self.stats.memory_bytes + size + OVERHEAD_BYTES
+        self._relieve_at = max(most // 2, min(memory + most // 16, most))
+        return memory
+
+    def _may_take_qos0(self, run: Run) -> bool:
+        """Whether a QoS 0 run is published; else it is dropped, counted."""
+        stats = self.stats
+        if stats.memory_bytes + run.size + OVERHEAD_BYTES > self.limits.max_message_bytes:
+            stats.dropped[DropReason.MEMORY] += run.count
+            return False
+        topic = self._topics.find(run.topic)
+        if topic is None and self._sharing.has_patterns:
+            topic = self._topics.make(run.topic)
+        if topic is None or not topic.cursors:
             stats.published[0] += run.count
             stats.dropped[DropReason.NO_SUBSCRIBER] += run.count
-            return
-        if (
-            self.context.journal is not None
-            and self.context.next_number + run.count > self._reserved
-        ):
-            raise PublishFailed(500, "durable publish failed: no number is reserved in the log")
-        if topic is None:
-            topic = self._topic(run.topic)
-        stats.published[run.qos] += run.count
+            if topic is not None:
+                self._topics.forget(topic)
+            return False
+        return True
+
+    def _publish_parts(self, run: Run, publisher: Publisher, now: float) -> int:
+        """A run with message ids: what was published before is not published again."""
+        own = Pending()
+        answers = 0
+        self._topics.make(run.topic)
+        for part in self._dedup.parts(run, own, now):
+            messages = run
+            if part.stop - part.start < run.count:
+                messages = run.slice(part.start, part.stop)
+            if part.first is None:
+                assert messages.message_ids is not None
+                if not (self.context.durable and run.qos):
+                    own.committed = True
+                self._dedup.add(run.topic, messages.message_ids, own, now)
+                self._publish(messages, publisher, own, now)
+            else:
+                self.stats.duplicates += messages.count
+                if not run.qos:
+                    continue
+                if part.first.committed:
+                    publisher.on_committed(messages)
+                else:
+                    part.first.waiting.append((publisher, messages))
+            answers += run.qos
+        return answers
+
+    def _publish(self, run: Run, publisher: Publisher, pending: Pending | None, now: float) -> None:
+        topic = self._topics.make(run.topic)
+        self.stats.published[run.qos] += run.count
         run.stamp(self.context.give_number(run.count))
-        run.charge = Charge(stats, size)
+        run.charge = Charge(self.stats, run.size + OVERHEAD_BYTES)
+        if run.delay_ms:
+            self._delayed.accept(run, now)
+            self._log_run(Publication(run, None, publisher, pending), DELAYED_TOPIC, now)
+            self._topics.forget(topic)
+            return
         node = topic.append(run, now)
         if run.qos:
-            self._log_run(Publication(topic, node, publisher), now)
+            place = Place(topic, node)
+            self._log_run(Publication(run, place, publisher, pending), run.topic, now)
 
-    def _log_run(self, publication: Publication, now: float) -> None:
+    def _log_run(self, publication: Publication, topic: bytes, now: float) -> None:
         if self.context.journal is None:
             self._commit(publication, now)
             return
         run = publication.run
-        self.context.journal.append(RunRecord(run.topic, run.first, run.count, run.data()))
+        self.context.journal.append(RunRecord(topic, run.first, run.count, run.data()))
+        self._publications.append(publication)
+        self._awaited += 1
+
+    def _publish_moved(self, publication: Publication, moved: Moved, now: float) -> None:
+        """The broker's own."""
+        if self.context.journal is None:
+            self._commit(publication, now)
+            return
+        self.context.journal.append(moved)
         self._publications.append(publication)
 
     def _commit(self, publication: Publication, now: float) -> None:
-        run = publication.run
+        run, place = publication.run, publication.place
+        if place is None:
+            self._delayed.committed(run, now)
+        else:
+            place.topic.commit(place.node, now)
+            self._topics.forget(place.topic)
+        if publication.publisher is None:
+            self._moves.committed(run)
+        else:
+            publication.publisher.on_committed(run)
         run.settled()
-        publication.topic.commit(publication.node, now)
-        self._forget(publication.topic)
-        publication.publisher.on_committed(run)
-
-    def _topic(self, name: bytes) -> Topic:
-        topic = self._topics.get(name)
-        if topic is None:
-            if len(self._topics) >= self.limits.max_topics:
-                raise LimitExceeded(429, "too many topics")
-            self._check_memory(len(name) + OVERHEAD_BYTES)
-            topic = self._topics[name] = Topic(name, self.context)
-            self.stats.topics = len(self._topics)
-        return topic
-
-    def _check_memory(self, size: int) -> None:
-        if self.stats.memory_bytes + size > self.limits.max_message_bytes:
-            raise LimitExceeded(429, "memory limit reached")
-
-    def _forget(self, topic: Topic) -> None:
-        """Let go of a topic that nothing is in and nobody waits for."""
-        if topic.unused and self._topics.get(topic.name) is topic:
-            del self._topics[topic.name]
-            self.context.timers.cancel(topic)
-            self.stats.topics = len(self._topics)
+        pending = publication.pending
+        if pending is not None:
+            pending.committed = True
+            for publisher, duplicates in pending.waiting:
+                publisher.on_committed(duplicates)
+            pending.waiting.clear()
 
     # The log
 
@@ -196,13 +272,13 @@ class Broker:
         if context.journal is None or not self.has_facts:
             return None
         batch = Batch(context.journal, self._publications, context.next_number)
-        context.journal, self._publications = [], []
+        context.journal, self._publications, self._awaited = [], [], 0
         return batch
 
     @property
     def has_publications(self) -> bool:
         """Whether somebody waits for what `handoff` would give."""
-        return bool(self._publications)
+        return self._awaited > 0
 
     @property
     def has_facts(self) -> bool:
@@ -228,28 +304,47 @@ class Broker:
         """
         context = self.context
         failed: dict[Topic, list[Node]] = {}
-        for publication in batch.publications:
-            failed.setdefault(publication.topic, []).append(publication.node)
-        runs = [(publication.run, publication.publisher) for publication in batch.publications]
+        own = [p for p in batch.publications if p.publisher is None]
+        clients = [p for p in batch.publications if p.publisher is not None]
+        for publication in clients:
+            if publication.pending is not None and publication.run.message_ids is not None:
+                self._dedup.failed(publication.run.topic, publication.run.message_ids)
+            place = publication.place
+            if place is None:
+                self._delayed.failed(publication.run)
+            else:
+                failed.setdefault(place.topic, []).append(place.node)
         for topic, nodes in failed.items():
             topic.fail(nodes, now)
-            self._forget(topic)
-        for run, publisher in runs:
-            self.stats.dropped[DropReason.COMMIT_FAILED] += run.count
-            publisher.on_failed(run, reason)
+            self._topics.forget(topic)
+        for publication in clients:
+            self._tell_failed(publication, reason)
         assert context.journal is not None
         context.journal[:0] = [f for f in batch.facts if not isinstance(f, RunRecord)]
+        self._publications[:0] = own
+
+    def _tell_failed(self, publication: Publication, reason: str) -> None:
+        run = publication.run
+        self.stats.dropped[DropReason.COMMIT_FAILED] += run.count
+        assert publication.publisher is not None
+        publication.publisher.on_failed(run, reason)
+        if publication.pending is not None:
+            for publisher, duplicates in publication.pending.waiting:
+                publisher.on_failed(duplicates, reason)
+            publication.pending.waiting.clear()
 
     def checkpoint(self) -> Checkpoint:
         """Everything that the log has to know but for the messages, as it is now."""
         reserved = self.context.next_number + NUMBERS_RESERVED
-        durable = [s.state() for s in self._subscriptions.values() if s.qos]
+        states = [s.state() for s in self._subscriptions.values() if s.qos]
+        states += self._sharing.states() + self._delayed.states()
         kept = [
             (topic.name, first)
-            for topic in self._topics.values()
+            for topic in self._topics
             if not topic.durable and (first := topic.kept_from()) is not None
         ]
-        return Checkpoint(reserved, (), tuple(durable), tuple(kept))
+        states = self._moves.with_unsettled(states)
+        return Checkpoint(reserved, (), tuple(states), tuple(kept), self._dedup.seen())
 
     def checkpointed(self, checkpoint: Checkpoint) -> None:
         """The checkpoint is in the log."""
@@ -257,8 +352,13 @@ class Broker:
 
     def wanted_from(self, name: bytes) -> int | None:
         """The lowest number of a topic that the log must keep, if any."""
-        topic = self._topics.get(name)
-        return None if topic is None else topic.wanted_from()
+        topic = self._topics.find(name)
+        floors = [
+            self._delayed.floor if name == DELAYED_TOPIC else None,
+            None if topic is None else topic.wanted_from(),
+            self._moves.wanted_from(name),
+        ]
+        return min((floor for floor in floors if floor is not None), default=None)
 
     def restore(
         self,
@@ -270,35 +370,65 @@ class Broker:
     ) -> None:
         """Take over what a log holds. `time_ms` is the time of day, as in its runs.
 
-        Durable subscriptions are parked, and all that they had not settled waits for them.
+        Version 1 subscriptions are parked with what they had not settled. Named subscriptions
+        have it read from the log when somebody attaches. Unnamed ones have ended.
         """
+        context = self.context
+        context.epoch_ms = time_ms - now * 1000
         restoration = Restoration()
         for id_, fact in facts:
             restoration.apply(id_, fact)
-        self.context.next_number = max(next_number, restoration.reserved, 1)
-        for state in restoration.subscriptions.values():
-            topic = self._topics.setdefault(state.topic, Topic(state.topic, self.context))
-            self._parking.park(self._open(state.id, state.owner, topic, 1, None), now)
+        context.next_number = max(next_number, restoration.reserved, 1)
+        restoration.end_unnamed(context.next_number)
+        for restored in restoration.subscriptions.values():
+            if restored.id == DELAYED_ID:
+                self._delayed.reopen()
+            elif restored.state.shared:
+                self._sharing.restore(restored)
+            else:
+                topic = self._topics.restore(restored.topic)
+                parked = self._open(restored.id, restored.state.owner, topic, 1, None)
+                self._parking.park(parked, now)
+        for seen in restoration.seen:
+            for at_ms, message_id in seen.ids:
+                self._dedup.restore(seen.topic, [message_id], context.arrived(at_ms))
         arrived = -inf
+        cursors = self._sharing.cursors()
         for record in runs:
             # Where the time of day went back, messages still arrived in their order.
-            arrived = max(arrived, now - max(0, time_ms - record.time_ms) / 1000)
-            self._restore_run(restoration, record, arrived, now)
-        for topic in list(self._topics.values()):
-            self._forget(topic)
-        self.stats.topics = len(self._topics)
+            arrived = max(arrived, min(now, context.arrived(record.time_ms)))
+            self._restore_run(restoration, cursors, record, arrived, now)
+        for topic in self._topics:
+            self._topics.forget(topic)
 
     def _restore_run(
-        self, restoration: Restoration, record: RunRecord, arrived: float, now: float
+        self,
+        restoration: Restoration,
+        cursors: dict[int, SharedCursor],
+        record: RunRecord,
+        arrived: float,
+        now: float,
     ) -> None:
-        wanted = restoration.wanted(record)
+        self._restore_ids(record, arrived, now)
+        wanted = []
+        for id_, ranges in restoration.wanted(record):
+            cursor = cursors.get(id_)
+            if cursor is None:
+                wanted.append((id_, ranges))
+            else:
+                cursor.count_behind(record, ranges)
         if not wanted and not restoration.kept(record):
             return
-        topic = self._topics.setdefault(record.topic, Topic(record.topic, self.context))
         run = stored_run(record.topic, record.first, bytes(record.data))
         run.charge = Charge(self.stats, run.size + OVERHEAD_BYTES)
         self.stats.wal_replayed_messages += run.count
-        expires = topic.expires(arrived)
+        if record.topic == DELAYED_TOPIC:
+            for _, ranges in wanted:
+                for first, last, _ in ranges:
+                    self._delayed.restore(run, first, last, arrived)
+            return
+        topic = self._topics.restore(record.topic)
+        expires = topic.expires(arrived, run.ttl_ms)
         if expires != NEVER:
             self.context.timers.at(topic, expires)
         for id_, ranges in wanted:
@@ -309,6 +439,15 @@ class Broker:
         if not topic.durable:
             first = max(run.first, restoration.kept_from(record.topic))
             topic.keep(run, first, now, arrived, expires)
+
+    def _restore_ids(self, record: RunRecord, arrived: float, now: float) -> None:
+        """Message ids of what was published within the dedup window."""
+        if record.data[TYPE_AT] != MESSAGE:
+            return
+        if arrived > now - self.context.retention.dedup_window_ms / 1000:
+            run = stored_run(record.topic, record.first, bytes(record.data))
+            if run.message_ids is not None:
+                self._dedup.restore(run.topic, run.message_ids, arrived)
 
     # Subscribing
 
@@ -322,10 +461,10 @@ class Broker:
         if parked is not None:
             parked.session = session
             return parked.id
-        if len(self._subscriptions) >= self.limits.max_subscriptions:
+        if self.stats.subscriptions >= self.limits.max_subscriptions:
             raise LimitExceeded(429, "too many subscriptions")
-        self._check_memory(2 * (len(name) + OVERHEAD_BYTES))
-        topic = self._topic(name)
+        self._topics.check_memory(2 * (len(name) + OVERHEAD_BYTES))
+        topic = self._topics.make(name)
         id_ = self.context.give_number()
         first = qos and not topic.durable
         subscription = self._open(id_, owner, topic, qos, session)
@@ -343,10 +482,17 @@ class Broker:
     ) -> Subscription:
         context = self.context
         subscription = Subscription(
-            id_, owner, topic, qos, topic.tail, context.next_number, context, session
+            id_,
+            topic,
+            qos,
+            topic.tail,
+            context.next_number,
+            context,
+            owner=owner,
+            session=session,
         )
         self._subscriptions[id_] = subscription
-        topic.subscriptions.append(subscription)
+        topic.cursors.append(subscription)
         topic.durable += qos
         self.stats.subscriptions += 1
         return subscription
@@ -355,7 +501,7 @@ class Broker:
         topic = subscription.topic
         subscription.drop_all(reason)
         del self._subscriptions[subscription.id]
-        topic.subscriptions.remove(subscription)
+        topic.cursors.remove(subscription)
         topic.durable -= subscription.qos
         self.context.timers.cancel(subscription)
         self.stats.subscriptions -= 1
@@ -364,9 +510,9 @@ class Broker:
             self.context.log(
                 Closed(subscription.id, self.context.next_number if first is None else first)
             )
-        self._forget(topic)
+        self._topics.forget(topic)
 
-    # Delivering and settling
+    # Delivering and settling on version 1
 
     def _find(self, owner: str, id_: int) -> Subscription | None:
         subscription = self._subscriptions.get(id_)
@@ -403,6 +549,86 @@ class Broker:
             else:
                 self._close(subscription, DropReason.DISCONNECTED)
 
+    # Attachments
+
+    def attach(
+        self,
+        owner: str,
+        selector: bytes,
+        qos: int,
+        properties: AttachProperties,
+        consumer: Consumer,
+        now: float,
+    ) -> Attachment:
+        """As `Sharing.attach`. Raises BadRequest or LimitExceeded."""
+        return self._sharing.attach(owner, selector, qos, properties, consumer, now)
+
+    def detach(
+        self, attachment: Attachment, now: float, *, lost: bool = False, delete: bool = False
+    ) -> None:
+        """End an attachment; `lost` when its connection was. `delete`: the subscription, too."""
+        subscription = attachment.subscription
+        self._sharing.detach(attachment, now, lost=lost)
+        if delete and subscription.name:
+            self._sharing.delete(subscription, now)
+
+    def deliver(self, attachment: Attachment, bytes_max: int, now: float) -> list[TakenRange]:
+        """What is there for an attachment, and what it has room for; about so many bytes.
+
+        It is woken when there may be more.
+        """
+        return attachment.subscription.deliver(attachment, bytes_max, now)
+
+    def poll(self, attachment: Attachment, now: float) -> TakenRange | None:
+        """One message for an attachment, if there is one, whatever its prefetch is."""
+        return attachment.subscription.poll(attachment, now)
+
+    def settle(
+        self,
+        attachment: Attachment,
+        outcome: Outcome,
+        first: int,
+        last: int,
+        delay_ms: int,
+        now: float,
+    ) -> bool:
+        """Settle what an attachment received of these numbers; whether there was anything."""
+        delay = delay_ms / 1000
+        return attachment.subscription.settle(attachment, outcome, first, last, delay, now)
+
+    # Reading the log
+
+    def next_load(self) -> Load | None:
+        """What is to be read from the log next, if anything; then call `loaded`."""
+        loads = self.context.loads
+        while loads:
+            cursor, _ = loads.popitem(last=False)
+            behind = cursor.behind
+            if behind is None:
+                continue
+            bounds = behind.next_read(cursor.topic.window_number)
+            if bounds is None:
+                cursor.loaded((), behind.number, behind.place)
+                continue
+            first, stop = bounds
+            place = behind.place if first == behind.reached else None
+            from_ms = behind.from_ms
+            return Load(cursor, cursor.topic.name, first, stop, LOAD_BYTES, from_ms, place)
+        return None
+
+    def loaded(
+        self, load: Load, runs: Iterable[tuple[Run, int]], reached: int, place: object, now: float
+    ) -> None:
+        """What was read: runs with the time of day of their writing, all there are before
+        `reached`."""
+        found = []
+        for run, time_ms in runs:
+            if time_ms < load.from_ms:
+                continue
+            run.charge = Charge(self.stats, run.size + OVERHEAD_BYTES)
+            found.append((run, min(now, self.context.arrived(time_ms))))
+        load.cursor.loaded(found, reached, place)
+
     # Time
 
     @property
@@ -415,7 +641,7 @@ class Broker:
         """Do everything that is due: retries, expiries, the end of parked subscriptions."""
         for timed in self.context.timers.run(now):
             if isinstance(timed, Topic):
-                self._forget(timed)
+                self._topics.forget(timed)
         while (ended := self._parking.expire(now)) is not None:
             self._close(ended, DropReason.SUBSCRIPTION_EXPIRED)
 
@@ -426,17 +652,23 @@ class Broker:
 
         It walks no messages.
         """
-        largest = nlargest(limit, self._subscriptions.values(), key=lambda s: s.held)
+        everyone: list[Subscription | SharedSubscription] = [
+            *self._subscriptions.values(),
+            *self._sharing,
+        ]
+        largest = nlargest(limit, everyone, key=lambda s: s.held)
         rows = [subscription.backlog(now) for subscription in largest]
-        if len(largest) < len(self._subscriptions):
-            rows.append(self._rest(set(largest), now))
+        if len(largest) < len(everyone):
+            others = set(largest)
+            rows.append(_rest([s for s in everyone if s not in others], now))
         return rows
 
-    def _rest(self, largest: set[Subscription], now: float) -> Backlog:
-        messages, size, age = 0, 0, 0.0
-        for subscription in self._subscriptions.values():
-            if subscription not in largest and (held := subscription.held):
-                messages += held
-                size += subscription.held_bytes
-                age = max(age, subscription.age(now))
-        return Backlog("rest", "", messages, size, age)
+
+def _rest(others: list[Subscription | SharedSubscription], now: float) -> Backlog:
+    messages, size, age = 0, 0, 0.0
+    for subscription in others:
+        if held := subscription.held:
+            messages += held
+            size += subscription.held_bytes
+            age = max(age, subscription.age(now))
+    return Backlog("rest", "", messages, size, age)

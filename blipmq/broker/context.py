@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
 from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.broker.retry import Timers, backoff
-from blipmq.broker.stats import Stats
+from blipmq.broker.stats import DropReason, Stats
+from blipmq.protocol.run import Run
 from blipmq.wal.record import Fact, Settled
 
 if TYPE_CHECKING:
+    from blipmq.broker.cursor import Cursor
+    from blipmq.broker.shared_cursor import SharedCursor
     from blipmq.broker.topic import Topic
+
+
+class Bury(Protocol):
+    """Makes dead letters."""
+
+    def __call__(
+        self,
+        cursor: Cursor,
+        run: Run,
+        first: int,
+        last: int,
+        reason: DropReason | None,
+        now: float,
+    ) -> bool:
+        """Move messages that are given up to the dead letters; None: they have expired.
+
+        Returns whether their settlement is logged with that; else it is still to be logged.
+        """
+
+
+def _bury_nothing(
+    cursor: Cursor, run: Run, first: int, last: int, reason: DropReason | None, now: float
+) -> bool:
+    return False
+
+
+def _nothing() -> None:
+    pass
 
 
 @attrs.define(eq=False)
@@ -29,6 +61,31 @@ class Context:
     keeping: OrderedDict[Topic, None] = attrs.Factory(OrderedDict)
     """The topics that keep messages; the one that began first is first."""
     next_number: int = 1
+    epoch_ms: float = 0.0
+    """The time of day at `now` 0, in milliseconds since 1970."""
+    bury: Bury = _bury_nothing
+    loads: OrderedDict[SharedCursor, None] = attrs.Factory(OrderedDict)
+    """The cursors that wait to be read from the log."""
+    on_load: Callable[[], None] = _nothing
+    """Called when there is something in `loads` again."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether there is a log."""
+        return self.journal is not None
+
+    def arrived(self, time_ms: int) -> float:
+        """As `now`: when something arrived that was written at this time of day."""
+        return (time_ms - self.epoch_ms) / 1000
+
+    def time_ms(self, now: float) -> int:
+        """The time of day, in milliseconds since 1970."""
+        return max(0, round(self.epoch_ms + now * 1000))
+
+    def want_load(self, cursor: SharedCursor) -> None:
+        """Have the log read for this cursor."""
+        self.loads[cursor] = None
+        self.on_load()
 
     def log(self, fact: Fact) -> None:
         journal = self.journal

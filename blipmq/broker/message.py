@@ -37,12 +37,15 @@ class Node:
 
     The list ends in a node without a run, which the next publish fills; so a cursor at the end
     holds no message. A node in the middle without a run is one whose commit failed.
-    `messages_before` and `bytes_before` count what came before it in the topic.
+    `messages_before` and `bytes_before` count what came before it in the topic, and the `volatile`
+    ones what of it was of QoS 0.
     """
 
     messages_before: int
     bytes_before: int
     run: Run | None = None
+    volatile_messages_before: int = 0
+    volatile_bytes_before: int = 0
     next: Node | None = None
     committed: bool = False
     arrived: float = 0.0
@@ -55,6 +58,30 @@ class Node:
     @property
     def size(self) -> int:
         return 0 if self.run is None else self.run.size
+
+    @property
+    def durable_messages_before(self) -> int:
+        return self.messages_before - self.volatile_messages_before
+
+    @property
+    def durable_bytes_before(self) -> int:
+        return self.bytes_before - self.volatile_bytes_before
+
+    def following(self) -> Node:
+        """The node behind this one, whose run is there."""
+        count, size = self.count, self.size
+        volatile = self.run is not None and not self.run.qos
+        return Node(
+            self.messages_before + count,
+            self.bytes_before + size,
+            None,
+            self.volatile_messages_before + (count if volatile else 0),
+            self.volatile_bytes_before + (size if volatile else 0),
+        )
+
+
+NOWHERE = Node(1 << 62, 1 << 62)
+"""Where a cursor stands that is read from the log: behind every frontier, so it holds no run."""
 
 
 @attrs.define(eq=False)
@@ -76,6 +103,14 @@ class Delivery:
     holder: object | None = None
     recovered: bool = False
     """Whether it was read back from the log; then it may have been delivered before."""
+    receiver: object | None = None
+    """The attachment that received it last, until that has settled it or is gone."""
+    cursor: object | None = None
+    """Of a shared subscription: the cursor that it belongs to."""
+    key_member: object | None = None
+    """The attachment that holds the keys of these messages, if that was decided."""
+    reserved: bool = False
+    """Whether it waits for `key_member` alone."""
 
     @since.default
     def _since(self) -> float:
@@ -115,6 +150,9 @@ class DeliveryTable:
 
     def __bool__(self) -> bool:
         return bool(self._sorted)
+
+    def __len__(self) -> int:
+        return len(self._sorted)
 
     @property
     def lowest(self) -> Delivery | None:

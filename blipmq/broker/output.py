@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import attrs
 
+from blipmq.broker.attachment import Taken
 from blipmq.broker.stats import Stats
+from blipmq.protocol.encoder import deliver_head
+from blipmq.protocol.frames import CORRELATION_ID_AT, U64
 from blipmq.protocol.run import Run
 
 _COPY_BYTES_MAX = 4096
 """A message that is longer is sent from where it is, and its run held until it was sent."""
+DELIVER_BYTES_MAX = 256 * 1024 - 64
+"""What the messages in one DELIVER take, unless one alone takes more."""
 
 Sendable = bytes | memoryview
+
+
+def _frames_of(taken: list[Taken]) -> Iterator[tuple[Run | None, Sendable]]:
+    """Whole frames of what was taken, in stretches; with their run where they are shared."""
+    for part in taken:
+        run = part.run
+        if not part.tagged:
+            yield run, run.at_qos0(part.start, part.stop)
+        elif part.attempt > 1:
+            for index in range(part.start, part.stop):
+                yield None, run.redelivery(index, part.attempt)
+        else:
+            yield run, run.data(part.start, part.stop)
 
 
 @attrs.define(eq=False)
@@ -39,23 +59,57 @@ class Output:
         self.stats.memory_bytes += len(frame)
 
     def add_message(self, run: Run, index: int) -> None:
-        """One message of a run, with its number as delivery tag."""
-        view = run.data(index, index + 1)
-        if len(view) <= _COPY_BYTES_MAX:
-            self.add(bytes(view))
-        else:
-            self._add_shared(run, view)
+        """One message of a run as version 1 has it, with its number as delivery tag."""
+        self._add_parts(run, *run.plain(index))
 
     def add_reply(self, run: Run, index: int, correlation_id: int) -> None:
         """One message of a run, as a QoS 0 answer to the request with this correlation id."""
-        head, rest = run.reply(index, correlation_id)
-        if len(rest) <= _COPY_BYTES_MAX:
-            self.add(head + rest)
+        self._add_parts(run, *run.reply(index, correlation_id))
+
+    def add_polled(self, taken: Taken, correlation_id: int) -> None:
+        """A message for an attachment that asked for it with this correlation id."""
+        run, index = taken.run, taken.start
+        if not taken.tagged:
+            frame = bytearray(run.at_qos0(index, index + 1))
+            U64.pack_into(frame, CORRELATION_ID_AT, correlation_id)
+            self.add(bytes(frame))
+        elif taken.attempt > 1:
+            self.add(run.redelivery(index, taken.attempt))
         else:
-            self.add(head)
+            self._add_parts(run, b"", run.data(index, index + 1))
+
+    def add_deliver(self, subscription: int, taken: list[Taken]) -> None:
+        """Messages for an attachment, in as many DELIVER frames as their sizes ask for."""
+        parts: list[tuple[Run | None, Sendable]] = []
+        size = 0
+        for run, frames in _frames_of(taken):
+            if parts and size + len(frames) > DELIVER_BYTES_MAX:
+                self._add_deliver(subscription, parts, size)
+                parts, size = [], 0
+            parts.append((run, frames))
+            size += len(frames)
+        if parts:
+            self._add_deliver(subscription, parts, size)
+
+    def _add_deliver(
+        self, subscription: int, parts: list[tuple[Run | None, Sendable]], size: int
+    ) -> None:
+        self.add(deliver_head(subscription, size))
+        for run, frames in parts:
+            if run is None:
+                self.add(frames)
+            else:
+                self._add_shared(run, frames)
+
+    def _add_parts(self, run: Run, head: Sendable, rest: memoryview) -> None:
+        if len(rest) <= _COPY_BYTES_MAX:
+            self.add(b"".join((head, rest)))
+        else:
+            if head:
+                self.add(head)
             self._add_shared(run, rest)
 
-    def _add_shared(self, run: Run, view: memoryview) -> None:
+    def _add_shared(self, run: Run, view: Sendable) -> None:
         self._frames.append(view)
         self._runs.append(run)
         self.bytes += len(view)

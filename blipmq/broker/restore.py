@@ -14,8 +14,10 @@ from blipmq.wal.record import (
     Checkpoint,
     Closed,
     Fact,
+    Moved,
     Opened,
     RunRecord,
+    Seen,
     Settled,
     SubscriptionState,
     Synced,
@@ -29,16 +31,28 @@ Ranges = list[tuple[int, int, int]]
 class RestoredSubscription:
     """A durable subscription: it wants the numbers in `unsettled`, and from `cursor` on."""
 
-    id: int
-    owner: str
-    topic: bytes
+    state: SubscriptionState
+    """As the log first told of it; what became of it since is in the rest."""
     cursor: int
     unsettled: Ranges
 
     @classmethod
     def of(cls, state: SubscriptionState) -> RestoredSubscription:
         ranges = [(r.first, r.last, r.attempts) for r in state.unsettled]
-        return cls(state.id, state.owner, state.topic, state.cursor, ranges)
+        return cls(state, state.cursor, ranges)
+
+    @property
+    def id(self) -> int:
+        return self.state.id
+
+    @property
+    def topic(self) -> bytes:
+        return self.state.topic
+
+    @property
+    def ends_with_daemon(self) -> bool:
+        """Whether it was an unnamed one of a connection."""
+        return self.state.shared and not self.state.name
 
     def settle(self, first: int, last: int) -> None:
         """Nothing in first to last is wanted any more."""
@@ -56,7 +70,7 @@ class RestoredSubscription:
 
     def attempt(self, first: int, last: int, attempts: int) -> None:
         """What is wanted of first to last was delivered so often."""
-        wanted = [(a, b, max(known, attempts)) for a, b, known in self.wanted(first, last)]
+        wanted = [(a, b, attempts) for a, b, _ in self.wanted(first, last)]
         if wanted:
             self.settle(first, last)
             for range_ in wanted:
@@ -100,6 +114,7 @@ class Restoration:
 
     subscriptions: dict[int, RestoredSubscription] = attrs.Factory(dict)
     reserved: int = 0
+    seen: tuple[Seen, ...] = ()
     _by_topic: dict[bytes, list[RestoredSubscription]] = attrs.Factory(dict)
     _kept: dict[bytes, int] = attrs.Factory(dict)
     _kept_from: int = 0
@@ -121,11 +136,20 @@ class Restoration:
                 subscription = self.subscriptions.get(fact.subscription)
                 if subscription is not None:
                     subscription.attempt(fact.first, fact.last, fact.attempts)
+            case Moved():
+                self.apply(id_, fact.settled)
             case RunRecord() | Synced():
                 pass
 
+    def end_unnamed(self, next_number: int) -> None:
+        """Forget those that ended with their connections, which are all gone."""
+        for subscription in list(self.subscriptions.values()):
+            if subscription.ends_with_daemon:
+                self._close(Closed(subscription.id, next_number))
+
     def _checkpoint(self, id_: int, fact: Checkpoint) -> None:
         self.reserved = max(self.reserved, fact.reserved)
+        self.seen = fact.seen
         self.subscriptions.clear()
         self._by_topic.clear()
         for state in fact.subscriptions:
@@ -137,11 +161,12 @@ class Restoration:
         # A checkpoint may know a subscription whose own record comes after it.
         if state.id not in self.subscriptions:
             subscription = self.subscriptions[state.id] = RestoredSubscription.of(state)
-            self._by_topic.setdefault(state.topic, []).append(subscription)
+            if not state.pattern:
+                self._by_topic.setdefault(state.topic, []).append(subscription)
 
     def _close(self, fact: Closed) -> None:
         subscription = self.subscriptions.pop(fact.subscription, None)
-        if subscription is not None:
+        if subscription is not None and not subscription.state.pattern:
             others = self._by_topic[subscription.topic]
             others.remove(subscription)
             if not others:

@@ -12,14 +12,17 @@ from typing import Final
 
 import attrs
 
+from blipmq.broker.attachment import Attachment
 from blipmq.broker.broker import Broker
-from blipmq.broker.output import Output
+from blipmq.broker.confirms import Confirms, Unconfirmed
+from blipmq.broker.output import DELIVER_BYTES_MAX, Output
 from blipmq.broker.stats import CloseReason
 from blipmq.errors import (
     AuthenticationFailed,
     BadRequest,
     FramingError,
     LimitExceeded,
+    NotFound,
     Refused,
     TooLarge,
     UnsupportedVersion,
@@ -28,26 +31,46 @@ from blipmq.protocol import encoder
 from blipmq.protocol.decoder import BUFFER_BYTES_MIN, Decoder
 from blipmq.protocol.frames import (
     ACK,
+    ATTACH,
     AUTH,
+    CONFIRM,
+    CORRELATION_ID_AT,
+    DELIVER,
+    DETACH,
     HELLO,
+    INFO,
     LENGTH_MAX,
     LENGTH_MAX_PUBLISH,
     LENGTH_MAX_UNAUTHENTICATED,
+    MESSAGE,
     NACK,
     PING,
     POLL,
     PONG,
     PUBLISH,
+    SETTLE,
     SUBSCRIBE,
-    TYPES,
+    TYPES_V2,
     U16,
     U64,
     Frame,
+    Outcome,
+)
+from blipmq.protocol.requests import (
+    message_refusal,
+    parse_attach,
+    parse_detach,
+    parse_settle,
+    parse_topic,
 )
 from blipmq.protocol.run import Run
 
-VERSIONS: Final = (1,)
+VERSIONS: Final = (1, 2)
 """Protocol versions that are spoken."""
+MAX_BODY_BYTES: Final = LENGTH_MAX - 256 * 1024
+"""A body of this size can be published with any topic and any properties."""
+_GATHER_BYTES = 1024 * 1024
+"""What is gathered for one send, about."""
 
 
 class State(Enum):
@@ -65,20 +88,25 @@ class Session:
     """One connection's conversation with the broker.
 
     `authenticate` gives the key id of an API key, or None. `on_progress` is called when something
-    that `advance` waited for may have come: the commit of what this connection published.
+    that `advance` waited for may have come (the commit of what this connection published), or
+    `gather` may have something. `software` is the version that INFO tells.
     """
 
     broker: Broker
     authenticate: Callable[[bytes], str | None]
     on_progress: Callable[[], None]
+    software: str = ""
     decoder: Decoder = attrs.Factory(lambda: Decoder(LENGTH_MAX_UNAUTHENTICATED))
     state: State = State.CONNECTED
+    version: int = 1
     owner: str = ""
     close_reason: CloseReason | None = None
     """Why this connection is to be closed, once its replies are sent; None: it is not."""
-    uncommitted: int = 0
-    """Runs of this connection that are not committed yet."""
     output: Output = attrs.field()
+    _confirms: Confirms = attrs.Factory(Confirms)
+    _attachments: dict[int, Attachment] = attrs.Factory(dict)
+    _ready: dict[Attachment, None] = attrs.Factory(dict)
+    """Attachments that may have something to deliver."""
     _stalled: Run | Frame | None = None
     _auth_failures: int = 0
     _own: int = 0
@@ -139,6 +167,40 @@ class Session:
         return True
 
     @property
+    def uncommitted(self) -> int:
+        """Runs of this connection that are not committed yet."""
+        return len(self._confirms)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether `gather` would give something to send."""
+        if self.output or (self._ready and not self.broker.draining):
+            return True
+        return self.version > 1 and bool(self._confirms)
+
+    def gather(self, now: float, *, deliver: bool = True) -> None:
+        """Put into `output` what is there for this connection besides its replies.
+
+        Without `deliver` that is what it is owed, and no message.
+        """
+        output = self.output
+        if self.version > 1:
+            confirmed = self._confirms.take()
+            if confirmed is not None:
+                output.add(encoder.confirm(confirmed))
+        if self.broker.draining or not deliver:
+            # What is held may be settled; more of it would keep the broker from ending.
+            return
+        ready = self._ready
+        while ready and output.bytes < _GATHER_BYTES:
+            attachment = next(iter(ready))
+            del ready[attachment]
+            taken = self.broker.deliver(attachment, DELIVER_BYTES_MAX, now)
+            if taken:
+                ready[attachment] = None
+                output.add_deliver(attachment.id, taken)
+
+    @property
     def _output_is_full(self) -> bool:
         limits = self.broker.limits
         if self.output.bytes >= limits.output_buffer_bytes:
@@ -189,22 +251,46 @@ class Session:
     def _publish(self, run: Run, now: float) -> None:
         if self.state is not State.READY:
             raise AuthenticationFailed(401, "unauthenticated")
-        self.uncommitted += run.qos
-        try:
-            self.broker.publish(run, self, now)
-        except Refused:
-            self.uncommitted -= run.qos
-            raise
+        if not run.qos:
+            self.broker.publish(run, _NOBODY, now)
+            return
+        (last,) = U64.unpack_from(run.buffer, run.offsets[-2] + CORRELATION_ID_AT)
+        publisher = Unconfirmed(last, self._refuse_failed, self.on_progress)
+        answers = self.broker.publish(run, publisher, now)
+        publisher.outstanding += answers
+        self._confirms.add(publisher)
 
-    def on_committed(self, run: Run) -> None:
-        """As `Publisher`."""
-        self.uncommitted -= 1
+    def _refuse_failed(self, run: Run, reason: str) -> None:
+        self._refuse_run(run, Refused(500, f"durable publish failed: {reason}"))
+
+    # What comes by itself
+
+    def wake(self, attachment: Attachment) -> None:
+        """As `Consumer`."""
+        if attachment.prefetch:
+            self._ready[attachment] = None
+            self.on_progress()
+
+    def detached(self, attachment: Attachment, reason: str) -> None:
+        """As `Consumer`."""
+        self._attachments.pop(attachment.id, None)
+        self._ready.pop(attachment, None)
+        self.output.add(encoder.detached(attachment.id, reason))
         self.on_progress()
 
-    def on_failed(self, run: Run, reason: str) -> None:
-        """As `Publisher`."""
-        self.uncommitted -= 1
-        self._refuse_run(run, Refused(500, f"durable publish failed: {reason}"))
+    def tell_info(self) -> None:
+        """INFO, now and whenever it has changed; version 1 knows none."""
+        if self.version < 2 or self.state is not State.READY:
+            return
+        document = {
+            "server": "blipmq",
+            "version": self.software,
+            "max_frame_bytes": LENGTH_MAX,
+            "max_body_bytes": MAX_BODY_BYTES,
+            "heartbeat_ms": self.broker.limits.heartbeat_ms,
+            "draining": self.broker.draining,
+        }
+        self.output.add(encoder.info(document))
         self.on_progress()
 
     def _hello(self, frame: Frame, now: float) -> None:
@@ -214,6 +300,7 @@ class Session:
         if version not in VERSIONS:
             raise UnsupportedVersion(426, "unsupported protocol version")
         self.state = State.GREETED
+        self.version = self.decoder.version = version
         self.output.add(encoder.ack(frame.correlation_id))
 
     def _auth(self, frame: Frame, now: float) -> None:
@@ -227,7 +314,9 @@ class Session:
         self.owner = owner
         self.state = State.READY
         self.decoder.length_max = LENGTH_MAX
+        self.decoder.properties_max = self.broker.limits.max_properties_bytes
         self.output.add(encoder.ack(frame.correlation_id))
+        self.tell_info()
 
     def _count_auth_failure(self) -> None:
         stats = self.broker.stats
@@ -248,6 +337,12 @@ class Session:
 
     def _poll(self, frame: Frame, now: float) -> None:
         id_ = _subscription_id(frame, "POLL")
+        attachment = self._attachments.get(id_)
+        if attachment is not None:
+            found = self.broker.poll(attachment, now)
+            if found is not None:
+                self.output.add_polled(found, frame.correlation_id)
+            return
         taken = self.broker.take(self.owner, id_, self, now)
         if taken is None:
             return
@@ -259,7 +354,42 @@ class Session:
 
     def _ack(self, frame: Frame, now: float) -> None:
         id_ = _subscription_id(frame, "ACK")
-        self.broker.accept(self.owner, id_, frame.correlation_id)
+        attachment, tag = self._attachments.get(id_), frame.correlation_id
+        if attachment is None:
+            self.broker.accept(self.owner, id_, tag)
+        elif not self.broker.settle(attachment, Outcome.ACCEPT, tag, tag, 0, now):
+            raise NotFound(404, "unknown subscription or delivery tag")
+
+    def _attach(self, frame: Frame, now: float) -> None:
+        limits = self.broker.limits
+        selector, qos, properties = parse_attach(frame.payload)
+        if len(frame.payload) - len(selector) > limits.max_properties_bytes + 5:
+            raise TooLarge(413, "properties too large")
+        if len(self._attachments) >= limits.max_attachments_per_connection:
+            raise LimitExceeded(429, "too many attachments")
+        attachment = self.broker.attach(self.owner, selector, qos, properties, self, now)
+        self._attachments[attachment.id] = attachment
+        self.output.add(encoder.ack(frame.correlation_id, attachment.id))
+
+    def _detach(self, frame: Frame, now: float) -> None:
+        id_, delete = parse_detach(frame.payload)
+        attachment = self._attachments.pop(id_, None)
+        if attachment is None:
+            raise NotFound(404, "unknown subscription")
+        self._ready.pop(attachment, None)
+        self.broker.detach(attachment, now, delete=delete)
+        self.output.add(encoder.ack(frame.correlation_id))
+
+    def _settle(self, frame: Frame, now: float) -> None:
+        try:
+            rows = parse_settle(frame.payload)
+        except Refused as refused:
+            self._refuse(0, refused)
+            return
+        attachment = self._attachments.get(frame.correlation_id)
+        if attachment is not None:
+            for outcome, first, last, delay_ms in rows:
+                self.broker.settle(attachment, outcome, first, last, delay_ms, now)
 
     def _ping(self, frame: Frame, now: float) -> None:
         self.output.add(encoder.pong(frame.correlation_id))
@@ -272,13 +402,17 @@ class Session:
         payload = frame.payload
         if len(payload) < 3:
             raise BadRequest(400, "invalid PUBLISH payload")
-        topic = _topic(payload[1:], "PUBLISH")
+        topic = parse_topic(payload[1:], "PUBLISH")
         if not topic:
             raise BadRequest(400, "empty topic")
         if payload[0] > 1:
             raise BadRequest(400, "invalid QoS value")
         assert frame.length > LENGTH_MAX_PUBLISH
         raise TooLarge(413, "message too large")
+
+    def _malformed_message(self, frame: Frame, now: float) -> None:
+        """Only what is not fit to be part of a run comes here."""
+        raise message_refusal(frame.payload, frame.length, self.broker.limits.max_properties_bytes)
 
     def _greeted_already(self, frame: Frame, now: float) -> None:
         raise BadRequest(400, "HELLO already performed")
@@ -298,9 +432,25 @@ class Session:
         """The connection is gone: what it held comes back, its subscriptions are parked or end."""
         self._count_buffer(-self._buffer_bytes)
         self.output.drop()
+        for attachment in self._attachments.values():
+            self.broker.detach(attachment, now, lost=True)
+        self._attachments.clear()
+        self._ready.clear()
         self.broker.disconnect(self, list(self._subscriptions), now)
         self._subscriptions.clear()
 
+
+class _Nobody:
+    """Publishes at QoS 0, and is told nothing."""
+
+    def on_committed(self, run: Run) -> None:
+        raise AssertionError("nothing is committed at QoS 0")
+
+    def on_failed(self, run: Run, reason: str) -> None:
+        raise AssertionError("nothing fails at QoS 0")
+
+
+_NOBODY: Final = _Nobody()
 
 _Handler = Callable[[Session, Frame, float], None]
 
@@ -318,13 +468,20 @@ _HANDLERS: Final[dict[tuple[State, int], _Handler]] = {
     (State.READY, PING): Session._ping,
     (State.READY, PONG): Session._ignore,
     (State.READY, NACK): Session._ignore,
+    (State.READY, MESSAGE): Session._malformed_message,
+    (State.READY, ATTACH): Session._attach,
+    (State.READY, DETACH): Session._detach,
+    (State.READY, SETTLE): Session._settle,
+    (State.READY, INFO): Session._ignore,
+    (State.READY, DELIVER): Session._ignore,
+    (State.READY, CONFIRM): Session._ignore,
 }
 _OTHERWISE: Final[dict[State, _Handler]] = {
     State.CONNECTED: Session._unauthenticated,
     State.GREETED: Session._unauthenticated,
     State.READY: Session._ignore,
 }
-assert all((State.READY, type_) in _HANDLERS for type_ in TYPES)
+assert all((State.READY, type_) in _HANDLERS for type_ in TYPES_V2)
 
 
 def _api_key(payload: bytes) -> bytes:
@@ -338,24 +495,11 @@ def _api_key(payload: bytes) -> bytes:
     return key
 
 
-def _topic(data: bytes, request: str) -> bytes:
-    """The topic that `data` begins with, after its length."""
-    (length,) = U16.unpack_from(data)
-    topic = data[U16.size : U16.size + length]
-    try:
-        topic.decode()
-    except UnicodeDecodeError:
-        raise BadRequest(400, f"invalid {request} payload") from None
-    if len(topic) != length:
-        raise BadRequest(400, f"invalid {request} payload")
-    return topic
-
-
 def _subscription(payload: bytes) -> tuple[bytes, int]:
     """Topic and QoS of a SUBSCRIBE."""
     if len(payload) < U16.size + 1:
         raise BadRequest(400, "invalid SUBSCRIBE payload")
-    topic = _topic(payload, "SUBSCRIBE")
+    topic = parse_topic(payload, "SUBSCRIBE")
     qos = payload[U16.size + len(topic) :][:1]
     if not qos:
         raise BadRequest(400, "invalid SUBSCRIBE payload")

@@ -24,6 +24,16 @@ class DropReason(StrEnum):
     """No QoS 1 subscription came for it before newer messages took its place."""
     MAX_RETRIES = "max_retries"
     """Delivered as often as allowed, and never settled."""
+    REJECTED = "rejected"
+    """A consumer rejected it."""
+    BEHIND = "behind"
+    """QoS 0, and the subscription was so far behind that it was read from the log."""
+    QOS0_WINDOW = "qos0_window"
+    """A QoS 0 subscription left more unsent than it may; its oldest went."""
+    BACKLOG = "backlog"
+    """A full shared subscription that drops its oldest rather than to refuse new ones."""
+    DEAD_LETTER = "dead_letter"
+    """It was given up in a dead letter topic, or there was no room for a dead letter."""
     MEMORY = "memory"
     """QoS 0, and the broker held as many bytes of messages as it may."""
     COMMIT_FAILED = "commit_failed"
@@ -31,7 +41,9 @@ class DropReason(StrEnum):
     NO_SUBSCRIBER = "no_subscriber"
     """QoS 0, and nobody subscribed to the topic."""
     DISCONNECTED = "disconnected"
-    """It waited in a QoS 0 subscription whose connection ended."""
+    """It waited in a subscription that ended with its connection."""
+    DELETED = "deleted"
+    """It waited in a named subscription that was deleted."""
     SUBSCRIPTION_EXPIRED = "subscription_expired"
     """It waited in a parked subscription that nobody took over in time."""
 
@@ -78,6 +90,12 @@ class Stats:
     """Subscriptions that exist, parked ones included."""
     subscriptions_parked: int = 0
     connections: int = 0
+    attachments: int = 0
+    """Members of shared subscriptions."""
+    delayed: int = 0
+    """Messages that wait to be published."""
+    behind: int = 0
+    """Cursors that are to be read from the log."""
     inflight: int = 0
     """Deliveries of QoS 1 that are not settled yet, of all subscriptions."""
     memory_bytes: int = 0
@@ -92,6 +110,10 @@ class Stats:
     """Deliveries, redeliveries included, indexed by their QoS."""
     redelivered: int = 0
     expired: int = 0
+    dead_letters: int = 0
+    """Messages that were moved to dead letter topics."""
+    duplicates: int = 0
+    """Publishes that were dropped because their message id was seen before."""
     dropped: dict[DropReason, int] = attrs.field(factory=_by_drop_reason)
 
     nacks: dict[int, int] = attrs.field(factory=_by_nack_code)
@@ -117,7 +139,8 @@ class Stats:
 class Backlog:
     """What one subscription has not settled yet: the waiting messages and the unsettled ones.
 
-    `subscription` and `topic` may hold anything that a client chose.
+    `subscription` and `topic` may hold anything that a client chose. `members` counts who is there
+    to take them.
     """
 
     subscription: str
@@ -125,3 +148,4 @@ class Backlog:
     messages: int
     bytes: int
     oldest_age_seconds: float
+    members: int = 0

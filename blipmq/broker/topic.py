@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import attrs
 
 from blipmq.broker.context import Context
-from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge, Delivery, Node
+from blipmq.broker.message import NEVER, NOWHERE, OVERHEAD_BYTES, Charge, Delivery, Node
 from blipmq.broker.stats import DropReason
 from blipmq.protocol.run import Run
 
 if TYPE_CHECKING:
-    from blipmq.broker.subscription import Subscription
+    from blipmq.broker.cursor import Cursor
+
+DEAD_LETTERS = b"$dead."
+"""What the names of topics begin with that hold dead letters."""
+WINDOW_BYTES = 2 * 1024 * 1024
+"""What a topic holds of its latest messages for the cursors that are behind."""
 
 
 @attrs.define(eq=False)
@@ -22,21 +28,28 @@ class Topic:
     """Holds only the end of its list: what comes before lives by the cursors that stand there.
 
     What lies before `frontier` is committed and may be delivered. `tail` is the node that the
-    next run fills. `durable` counts the QoS 1 subscriptions; while there is none, committed QoS 1
-    messages are `kept`.
+    next run fills. `durable` counts the QoS 1 cursors; while there is none, committed QoS 1
+    messages are `kept`. While any cursor is `behind` (it is to be read from the log) the topic also
+    holds a `window` of its latest committed nodes, at which such a cursor joins the list again.
     """
 
     name: bytes
     context: Context
     tail: Node = attrs.Factory(lambda: Node(0, 0))
     frontier: Node = attrs.field()
-    subscriptions: list[Subscription] = attrs.Factory(list)
+    cursors: list[Cursor] = attrs.Factory(list)
+    waiting: list[Cursor] = attrs.Factory(list)
+    """Those that are to be told, once, when there is more before the frontier."""
     durable: int = 0
+    behind: int = 0
+    window: Node | None = None
     kept: deque[Delivery] = attrs.Factory(deque)
     kept_messages: int = 0
     charge: Charge = attrs.field()
     _trim_at_messages: int = 0
     _trim_at_bytes: int = 0
+    _full_at: int = 0
+    """How many bytes of messages there have been when some cursor may be full."""
 
     @charge.default
     def _charge(self) -> Charge:
@@ -49,11 +62,18 @@ class Topic:
     @property
     def unused(self) -> bool:
         """Whether nothing would be lost by forgetting the topic."""
-        return not (self.subscriptions or self.kept or self.frontier is not self.tail)
+        return not (self.cursors or self.kept or self.frontier is not self.tail)
 
-    def expires(self, arrived: float) -> float:
-        """When a message that arrived then expires."""
-        ttl_ms = self.context.retention.message_ttl_ms
+    @property
+    def holds_dead_letters(self) -> bool:
+        return self.name.startswith(DEAD_LETTERS)
+
+    def expires(self, arrived: float, ttl_ms: int | None = None) -> float:
+        """When a message that arrived then expires; `ttl_ms` is its own, 0: never."""
+        if self.holds_dead_letters:
+            return NEVER
+        if ttl_ms is None:
+            ttl_ms = self.context.retention.message_ttl_ms
         return arrived + ttl_ms / 1000 if ttl_ms else NEVER
 
     def append(self, run: Run, now: float) -> Node:
@@ -61,8 +81,8 @@ class Topic:
         node = self.tail
         node.run = run
         node.arrived = now
-        node.expires = self.expires(now)
-        node.next = self.tail = Node(node.messages_before + run.count, node.bytes_before + run.size)
+        node.expires = self.expires(now, run.ttl_ms)
+        node.next = self.tail = node.following()
         if run.qos == 0:
             self.commit(node, now)
         return node
@@ -88,8 +108,8 @@ class Topic:
                 node.run = None
                 node.committed = True
             node = node.next
-        for subscription in self.subscriptions:
-            subscription.step(0)
+        for cursor in self.cursors:
+            cursor.step(0)
         self._advance(now)
 
     def _advance(self, now: float) -> None:
@@ -100,12 +120,16 @@ class Topic:
             node = node.next
         self.frontier = node
         self._trim(now)
+        if self.waiting:
+            waiting, self.waiting = self.waiting, []
+            for cursor in waiting:
+                cursor.on_visible()
 
     def _on_visible(self, node: Node, run: Run, now: float) -> None:
         """Nobody may want it any more, who did when it was published."""
         if run.qos and not self.durable:
             self.keep(run, run.first, now, node.arrived, node.expires)
-        elif not self.subscriptions:
+        elif not self.cursors:
             self.context.stats.dropped[DropReason.NO_SUBSCRIBER] += run.count
 
     def _trim(self, now: float) -> None:
@@ -119,8 +143,40 @@ class Topic:
         limits = self.context.limits
         self._trim_at_messages = frontier.messages_before + max(1, limits.queue_capacity // 8)
         self._trim_at_bytes = frontier.bytes_before + max(1, limits.queue_bytes // 8)
-        for subscription in self.subscriptions:
-            subscription.trim(now)
+        for cursor in self.cursors:
+            cursor.trim(now)
+        if self.window is not None:
+            self._narrow_window()
+
+    def _narrow_window(self) -> None:
+        node = self.window
+        begin = self.frontier.bytes_before - WINDOW_BYTES
+        while node is not None and node is not self.frontier and node.bytes_before < begin:
+            node = node.next
+        self.window = node
+
+    def join_behind(self, node: Node) -> None:
+        """A cursor that stood at `node` is behind from now on."""
+        self.behind += 1
+        if self.window is None:
+            self.window = node
+            self._narrow_window()
+
+    def leave_behind(self) -> None:
+        """One cursor is behind no more."""
+        self.behind -= 1
+        if not self.behind:
+            self.window = None
+
+    @property
+    def window_number(self) -> int:
+        """From this number on the messages are in memory; all before are committed."""
+        node = self.window
+        while node is not None:
+            if node.run is not None:
+                return node.run.first
+            node = node.next
+        return self.context.next_number
 
     def keep(self, run: Run, first: int, now: float, arrived: float, expires: float) -> None:
         """Keep a committed run, from message `first` on, for the first QoS 1 subscription.
@@ -179,6 +235,35 @@ class Topic:
         self._expire_kept(now)
         return self._take_all_kept()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a shared subscription has as large a backlog as it may have."""
+        size = self.tail.bytes_before
+        if size < self._full_at or not self.durable:
+            return False
+        limits = self.context.limits
+        most = limits.max_backlog_bytes
+        if limits.drop_oldest or self.holds_dead_letters:
+            return False
+        held = max((cursor.backlog_bytes for cursor in self.cursors), default=0)
+        self._full_at = size + max(0, most - held)
+        return held >= most
+
+    def drop_kept(self, reason: DropReason) -> None:
+        """Nobody wants what is kept."""
+        while self.kept:
+            self._drop_kept(self.kept[0].count, reason)
+
+    def release_kept(self) -> None:
+        """What is kept is wanted no more from here, but from the log."""
+        self._take_all_kept()
+
+    @property
+    def earliest(self) -> Node:
+        """The oldest node that a cursor stands on, of those that are in memory."""
+        nodes = [cursor.node for cursor in self.cursors if cursor.node is not NOWHERE]
+        return min(nodes, key=attrgetter("messages_before"), default=self.frontier)
+
     def wanted_from(self) -> int | None:
         """The lowest number that a QoS 1 subscription has not settled, or that is kept, if any.
 
@@ -186,7 +271,7 @@ class Topic:
         """
         if not self.durable:
             return self.kept[0].first if self.kept else None
-        floors = [s.floor for s in self.subscriptions if s.qos]
+        floors = [cursor.floor for cursor in self.cursors if cursor.qos]
         return min((floor for floor in floors if floor is not None), default=None)
 
     def kept_from(self) -> int | None:
@@ -215,8 +300,8 @@ class Topic:
         """Let go of what has expired. Returns when the next message expires, if any may."""
         self._expire_kept(now)
         times = [self.kept[0].expires] if self.kept else []
-        for subscription in self.subscriptions:
-            subscription.trim(now)
-            times.append(subscription.oldest_expires)
+        for cursor in self.cursors:
+            cursor.trim(now)
+            times.append(cursor.oldest_expires)
         earliest = min(times, default=NEVER)
         return None if earliest == NEVER else earliest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import attrs
 import trio
 
@@ -31,11 +33,12 @@ class Connection:
 
     @session.default
     def _session(self) -> Session:
-        return Session(self.state.broker, self.state.keys.authenticate, self._progress)
+        state = self.state
+        return Session(state.broker, state.keys.authenticate, self._progress, version("blipmq"))
 
     def _progress(self) -> None:
         self.incoming.ring()
-        if self.session.output:
+        if self.session.has_output:
             self.outgoing.ring()
 
     def stop(self) -> None:

@@ -61,7 +61,7 @@ async def _carry_out(
             done = session.advance(trio.current_time(), may_log=reserved)
         finally:
             state.hand_on(reserved)
-            if session.output:
+            if session.has_output:
                 outgoing.ring()
             if session.state is State.READY:
                 handshake.deadline = float("inf")

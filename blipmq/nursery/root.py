@@ -19,6 +19,7 @@ from blipmq.broker.broker import Broker
 from blipmq.broker.stats import Backlog
 from blipmq.config import Config
 from blipmq.errors import ConfigError
+from blipmq.nursery.backlog import read_backlogs
 from blipmq.nursery.listener import address_text, open_listeners, serve_connections
 from blipmq.nursery.metrics import Metrics, serve_metrics
 from blipmq.nursery.outside import Outside
@@ -71,6 +72,7 @@ async def serve(
                 log = await _recover(state)
                 if log is not None and state.queue is not None:
                     outermost.start_soon(WalWriter(state, log, metrics, state.queue).run)
+                    services.start_soon(read_backlogs, state, log.reader())
                 if not state.stopping.is_set():
                     await _serve_clients(state, services, metrics_address, task_status)
                 services.cancel_scope.cancel()
@@ -90,6 +92,7 @@ def _backlogs(state: DaemonState, limit: int) -> list[Backlog]:
 def _state(config: Config, outside: Outside) -> DaemonState:
     durable = bool(config.wal_path)
     broker = Broker.create(config.limits, config.retention, config.retries, durable=durable)
+    broker.context.epoch_ms = outside.time_ms() - trio.current_time() * 1000
     queue = WalQueue(config.wal.queue_batches) if durable else None
     return DaemonState(config, outside, broker, KeyRing(config.allowed_api_keys), queue)
 
@@ -115,6 +118,8 @@ async def _serve_clients(
             )
             task_status.started(ready)
             await state.stopping.wait()
+            for connection in list(state.connections):
+                connection.session.tell_info()
             listening.cancel_scope.cancel()
         await _drain(state)
         for connection in list(state.connections):
@@ -172,7 +177,7 @@ def _open_log(state: DaemonState, now: float) -> Log | None:
     config, outside, broker = state.config, state.outside, state.broker
     disk = outside.disk(Path(config.wal_path))
     try:
-        log = Log.open(disk, config.wal.segment_bytes, outside.salt)
+        log = Log.open(disk, config.wal.segment_bytes, outside.salt, config.wal.reserve_bytes)
     except UnusablePath as error:
         raise ConfigError(
             f"wal_path: {error}; expected a directory to write to, or one that can be made"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import attrs
@@ -15,7 +16,7 @@ from blipmq.nursery.state import DaemonState
 from blipmq.nursery.wal_queue import WalQueue
 from blipmq.wal.log import Log, NoRoom
 from blipmq.wal.policy import FsyncPolicy
-from blipmq.wal.record import Fact
+from blipmq.wal.record import Fact, run_in
 
 
 @attrs.define(eq=False)
@@ -48,7 +49,10 @@ class WalWriter:
                 async with self.queue.receive:
                     async for batch in self.queue.receive:
                         await self._commit([batch, *self._waiting()])
-                await self._log_the_rest()
+                error = await self._log_the_rest()
+                if error is not None:
+                    text = f"the last settlements are not in the log: {error}"
+                    self._fail(LogError(text))
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -73,27 +77,40 @@ class WalWriter:
             # What was handed on meanwhile fails, too: its facts may not be logged before these.
             batches += self._waiting()
             broker.failed(_together(batches), str(error), trio.current_time())
-            if isinstance(error, NoRoom):
-                state.warn("no room", "the log cannot grow", error=str(error))
-            else:
-                self._fail(error)
+            self._tell(error)
+            await self._log_the_rest()
         else:
             broker.committed(batch, trio.current_time())
         self.queue.release(len(batches))
         state.look()
 
-    async def _log_the_rest(self) -> None:
-        """At the end: the facts that found no room are tried once more, and not lost in silence."""
-        batch = self.state.broker.handoff()
+    async def _log_the_rest(self) -> LogError | None:
+        """What found no room, but for the publishes that were refused: settlements and such first.
+
+        They may have the reserve. What finds no room again is tried with the next batch; then the
+        error is returned.
+        """
+        broker = self.state.broker
+        batch = broker.handoff()
         if batch is None or self._failure is not None:
-            return
-        try:
-            await self._write(batch)
-        except LogError as error:
-            self._fail(LogError(f"the last settlements are not in the log: {error}"))
+            return None
+        failure = None
+        for part in _settlements_first(batch):
+            try:
+                await self._write(part)
+            except LogError as error:
+                failure = error
+                broker.failed(part, str(error), trio.current_time())
+                self._tell(error)
+            else:
+                broker.committed(part, trio.current_time())
+        return failure
 
     async def _write(self, batch: Batch) -> None:
-        """Write a batch; with the policy `always`, also sync. Raises LogError."""
+        """Write a batch; with the policy `always`, also sync. Raises LogError.
+
+        On a full disk segments that nobody wants any more make room, if there are any.
+        """
         if self._failure is not None:
             raise self._failure
         if self.log.full or self.state.broker.needs_checkpoint:
@@ -101,7 +118,12 @@ class WalWriter:
         if not batch.facts:
             return
         call = partial(self._append, batch.facts, batch.next_number)
-        await self.state.outside.run_blocking(call)
+        try:
+            await self.state.outside.run_blocking(call)
+        except NoRoom:
+            if not self.log.worth_rolling(*self._wanted()) or not await self._roll():
+                raise
+            await self.state.outside.run_blocking(call)
         stats = self.state.stats
         stats.wal_appends = self.log.appended_records
         stats.wal_bytes = self.log.appended_bytes
@@ -122,21 +144,27 @@ class WalWriter:
         self.log.sync()
         self.metrics.observe_fsync(self.state.outside.monotonic() - start)
 
-    async def _roll(self) -> None:
-        """Begin a new segment. Without room for one the old one grows on."""
+    async def _roll(self) -> bool:
+        """Begin a new segment, and say whether there was room; without the old one grows on."""
         broker = self.state.broker
         checkpoint, next_number = broker.checkpoint(), broker.context.next_number
-        wanted = {name: broker.wanted_from(name) for name in self.log.topics}
+        call = partial(self.log.roll, checkpoint, next_number, *self._wanted())
         try:
             async with self._syncing:
-                await self.state.outside.run_blocking(
-                    partial(self.log.roll, checkpoint, next_number, wanted.get)
-                )
+                await self.state.outside.run_blocking(call)
         except NoRoom as error:
             self.state.warn("no room", "no room for a new segment", error=str(error))
-        else:
-            broker.checkpointed(checkpoint)
+            return False
+        broker.checkpointed(checkpoint)
         self.state.stats.wal_segments = self.log.segments
+        return True
+
+    def _wanted(self) -> tuple[Callable[[bytes], int | None], int | None]:
+        """What the log is to keep: from which number of a topic on, and from which time on."""
+        broker, settled_ms = self.state.broker, self.state.config.retention.settled_ms
+        wanted = {name: broker.wanted_from(name) for name in self.log.topics}
+        retained_from_ms = self.state.outside.time_ms() - settled_ms if settled_ms else None
+        return wanted.get, retained_from_ms
 
     async def _sync_now_and_then(self) -> None:
         """The fsyncs of the policies that confirm before them."""
@@ -157,6 +185,12 @@ class WalWriter:
                 self._fail(error)
                 return
 
+    def _tell(self, error: LogError) -> None:
+        if isinstance(error, NoRoom):
+            self.state.warn("no room", "the log cannot grow", error=str(error))
+        else:
+            self._fail(error)
+
     def _fail(self, error: LogError) -> None:
         """The log cannot be trusted any more: nothing more is confirmed, the daemon ends."""
         if self._failure is None:
@@ -171,6 +205,17 @@ class WalWriter:
         except LogError as error:
             if self._failure is None:
                 self._failure = error
+
+
+def _settlements_first(batch: Batch) -> list[Batch]:
+    """The batch as two: all facts without messages, then the others. The order does not matter."""
+    others = [fact for fact in batch.facts if run_in(fact) is None]
+    runs = [fact for fact in batch.facts if run_in(fact) is not None]
+    parts = [
+        Batch(others, [], batch.next_number),
+        Batch(runs, batch.publications, batch.next_number),
+    ]
+    return [part for part in parts if part.facts]
 
 
 def _together(batches: list[Batch]) -> Batch:

@@ -33,13 +33,16 @@ def _together(frames: list[Sendable]) -> Iterator[Sendable]:
 async def write(
     session: Session, stream: trio.abc.Stream, incoming: Bell, outgoing: Bell, ended: trio.Event
 ) -> None:
-    """Send replies whenever `outgoing` rings, until `ended` is set and all are sent.
+    """Send what is there whenever `outgoing` rings, until `ended` is set and all replies are sent.
 
     Rings `incoming` when there is room for replies again. Raises trio.BrokenResourceError when the
     connection is lost.
     """
     while True:
-        while session.output:
+        while session.has_output:
+            session.gather(trio.current_time(), deliver=not ended.is_set())
+            if not session.output:
+                break
             for part in _together(session.output.take()):
                 await stream.send_all(part)
             session.output.sent()

@@ -8,6 +8,7 @@ unfinished rest moves to a new one.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from blipmq.errors import FramingError
 from blipmq.protocol.frames import (
@@ -17,17 +18,17 @@ from blipmq.protocol.frames import (
     LENGTH_MAX,
     LENGTH_MAX_PUBLISH,
     LENGTH_MIN,
+    MESSAGE,
     PUBLISH,
-    QOS_AT,
-    TOPIC_AT,
-    TOPIC_LENGTH_AT,
     TYPE_AT,
     TYPES,
-    U16,
+    TYPES_V2,
     U32,
     Frame,
 )
+from blipmq.protocol.properties import PROPERTIES_BYTES_MAX
 from blipmq.protocol.run import Run
+from blipmq.protocol.scan import MessageScan, find_publishes, read_head
 
 BUFFER_BYTES_MIN = 4 * 1024
 _BUFFER_MAX = 256 * 1024
@@ -37,18 +38,32 @@ _PINNED_QUARTERS_MIN = 3
 
 
 class Decoder:
-    """Turns a byte stream into `Run`s (well-formed PUBLISH frames) and `Frame`s (all else).
+    """Turns a byte stream into `Run`s (well-formed PUBLISH and MESSAGE) and `Frame`s (all else).
 
     Put received bytes into `room()` and say `filled(n)`, or hand them to `feed`; then call `next`
     until it returns None. `length_max` bounds the length field of the frames that are accepted
-    and may be changed at any time. While `frugal`, a new buffer is no larger than it must be.
+    and may be changed at any time, as may `version`, the protocol version that is spoken, and
+    `properties_max`, how many bytes of properties a MESSAGE may have. While `frugal`, a new buffer
+    is no larger than it must be.
     Holds at most one unfinished frame, and memory for it only as its bytes arrive.
     """
 
-    __slots__ = ("_buffer", "_end", "_pinned", "_size", "_start", "frugal", "length_max")
+    __slots__ = (
+        "_buffer",
+        "_end",
+        "_pinned",
+        "_size",
+        "_start",
+        "frugal",
+        "length_max",
+        "properties_max",
+        "version",
+    )
 
     def __init__(self, length_max: int = LENGTH_MAX) -> None:
         self.length_max = length_max
+        self.properties_max = PROPERTIES_BYTES_MAX
+        self.version = 1
         self.frugal = False
         self._size = BUFFER_BYTES_MIN
         self._buffer = bytearray(BUFFER_BYTES_MIN)
@@ -126,89 +141,46 @@ class Decoder:
             return None
         type_ = buffer[start + TYPE_AT]
         if type_ == PUBLISH:
-            head = self._head(start, length)
+            head = read_head(buffer, start, length) if length <= LENGTH_MAX_PUBLISH else None
             if head is not None:
-                return self._run(start, LENGTH_BYTES + length, head)
-        elif type_ not in TYPES:
+                most = min(self.length_max, LENGTH_MAX_PUBLISH)
+                stride = LENGTH_BYTES + length
+                offsets = find_publishes(buffer, start, self._end, stride, head, most)
+                return self._run(offsets, head)
+        elif type_ == MESSAGE and self.version >= 2:
+            run = self._messages(start, length)
+            if run is not None:
+                return run
+        elif type_ not in TYPES and (self.version < 2 or type_ not in TYPES_V2):
             raise FramingError(f"unknown frame type 0x{type_:02x}")
         self._start = end = start + LENGTH_BYTES + length
         payload = bytes(memoryview(buffer)[start + HEADER_BYTES : end])
         return Frame(type_, HEADER.unpack_from(buffer, start)[2], payload)
 
-    def _head(self, start: int, length: int) -> bytes | None:
-        """QoS, topic length and topic of a PUBLISH that is well-formed, else None."""
-        buffer = self._buffer
-        if length < LENGTH_MIN + 3 or length > LENGTH_MAX_PUBLISH or buffer[start + QOS_AT] > 1:
+    def _messages(self, start: int, length: int) -> Run | None:
+        """The longest run of MESSAGE frames from `start` on; None if that one is malformed."""
+        head = read_head(self._buffer, start, length) if length <= LENGTH_MAX_PUBLISH else None
+        if head is None:
             return None
-        (topic_length,) = U16.unpack_from(buffer, start + TOPIC_LENGTH_AT)
-        if not 0 < topic_length <= length - LENGTH_MIN - 3:
+        scan = MessageScan(min(self.length_max, LENGTH_MAX_PUBLISH), self.properties_max)
+        found = scan.find(self._buffer, start, self._end, LENGTH_BYTES + length, head)
+        if found is None:
             return None
-        head = bytes(buffer[start + QOS_AT : start + TOPIC_AT + topic_length])
-        try:
-            head[3:].decode()
-        except UnicodeDecodeError:
-            return None
-        return head
+        run = self._run(found.offsets, head)
+        run.describe(found)
+        return run
 
-    def _run(self, start: int, stride: int, head: bytes) -> Run:
-        """The longest run that begins with the frame of `stride` bytes at `start`."""
-        count = self._count_equal(start, stride, head)
-        offsets: range | array[int]
-        if count:
-            offsets = range(start, start + stride * count + 1, stride)
-        else:
-            offsets = self._scan(start, stride, head)
+    def _run(self, offsets: Sequence[int], head: bytes) -> Run:
+        """A run of these messages, which are the next in the buffer."""
+        start = offsets[0]
         self._start = end = offsets[-1]
         buffer = self._buffer
         if (end - start) * 4 < len(buffer) * _PINNED_QUARTERS_MIN:
             buffer = buffer[start:end]
             if isinstance(offsets, range):
-                offsets = range(0, end - start + 1, stride)
+                offsets = range(0, end - start + 1, offsets.step)
             else:
                 offsets = array("I", [offset - start for offset in offsets])
         else:
             self._pinned = True
         return Run(buffer, offsets, head[3:], head[0])
-
-    def _count_equal(self, start: int, stride: int, head: bytes) -> int:
-        """How many frames from `start` on have this size and head; 0 when looking is not worth it.
-
-        Compares column by column: the bytes at one place of every frame are one strided slice.
-        """
-        buffer, end = self._buffer, self._end
-        count = (end - start) // stride
-        # In units of a nanosecond: a slice costs 100 and 1 more a byte, the loop 400 a frame.
-        if count * 400 < (len(head) + 5) * (100 + count):
-            return 0
-        prefix = bytes(buffer[start : start + TYPE_AT + 1])
-        far = start + stride * min(count - 1, 7)
-        if not (buffer.startswith(prefix, far) and buffer.startswith(head, far + QOS_AT)):
-            return 0
-        stop = start + stride * count
-        for base, expected in ((start, prefix), (start + QOS_AT, head)):
-            for at, byte in enumerate(expected, base):
-                column = buffer[at:stop:stride]
-                pattern = bytes((byte,))
-                if column != pattern * count:
-                    count -= len(column.lstrip(pattern))
-                    stop = start + stride * count
-        return count
-
-    def _scan(self, start: int, stride: int, head: bytes) -> array[int]:
-        """The offsets of the frames that follow each other with this head, whatever their sizes."""
-        buffer, end, unpack_from = self._buffer, self._end, U32.unpack_from
-        startswith = buffer.startswith
-        length_min = LENGTH_MIN + len(head)
-        offsets = array("I", (start, start + stride))
-        at = start + stride
-        length_max = min(self.length_max, LENGTH_MAX_PUBLISH)
-        last = end - LENGTH_BYTES - length_min
-        while at <= last:
-            if buffer[at + TYPE_AT] != PUBLISH or not startswith(head, at + QOS_AT):
-                break
-            (length,) = unpack_from(buffer, at)
-            at += LENGTH_BYTES + length
-            if not length_min <= length <= length_max or at > end:
-                break
-            offsets.append(at)
-        return offsets

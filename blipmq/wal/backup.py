@@ -16,7 +16,7 @@ import attrs
 
 from blipmq.errors import CorruptLog, LogError
 from blipmq.wal.disk import Disk
-from blipmq.wal.record import Checkpoint, RunRecord
+from blipmq.wal.record import Checkpoint, run_in
 from blipmq.wal.salvage import MISSING, Damage, LiveDisk, SalvageReader
 from blipmq.wal.scan import NO_CHECKPOINT, NoLog, Progress, silent
 from blipmq.wal.segment import segment_name, sequences
@@ -139,8 +139,8 @@ class _Backup:
                 raise CorruptLog(f"{path}: offset {item.start}: {item.reason}")
             _, fact = item
             first = first or fact
-            if isinstance(fact, RunRecord):
-                self.messages += fact.count
+            run = run_in(fact)
+            self.messages += 0 if run is None else run.count
         if reader.torn:
             with (self.copy.directory / path.name).open("rb+") as file:
                 file.truncate(reader.size - reader.torn)

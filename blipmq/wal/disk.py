@@ -5,6 +5,7 @@ Every method blocks and raises OSError as the operating system does.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _IOV_MAX = 1024
+_PIECE_BYTES = 1 << 16
 
 
 class DirectoryLocked(Exception):
@@ -52,6 +54,26 @@ class File:
     def sync(self) -> None:
         """Return when the data, and the size, would outlive a power cut."""
         os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class ReadFile:
+    """A segment that is open to be read; it stays readable when it is removed."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill the buffer with what stands at `offset`; how many bytes there were for it."""
+        filled = 0
+        while filled < len(buffer):
+            size = os.preadv(self._fd, [buffer[filled:]], offset + filled)
+            if not size:
+                break
+            filled += size
+        return filled
 
     def close(self) -> None:
         os.close(self._fd)
@@ -111,9 +133,41 @@ class Disk:
         finally:
             os.close(fd)
 
+    def open_to_read(self, name: str) -> ReadFile:
+        """An existing file, to be read in part."""
+        return ReadFile(os.open(self.directory / name, os.O_RDONLY | os.O_CLOEXEC))
+
     def size(self, name: str) -> int:
         """Bytes of the file."""
         return (self.directory / name).stat().st_size
+
+    def free(self) -> int:
+        """Bytes that this process may still write to the disk, about."""
+        found = os.statvfs(self.directory)
+        return found.f_bavail * found.f_frsize
+
+    def allocate(self, name: str, size: int) -> None:
+        """Make a file this long, with blocks of its own; what it has already stays as it is.
+
+        After an error it may be longer than it was.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        fd = os.open(self.directory / name, flags, 0o644)
+        try:
+            start = os.fstat(fd).st_size
+            try:
+                os.posix_fallocate(fd, start, size - start)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+                for at in range(start, size, _PIECE_BYTES):
+                    os.pwrite(fd, bytes(min(_PIECE_BYTES, size - at)), at)
+        finally:
+            os.close(fd)
+
+    def cut(self, name: str, size: int) -> None:
+        """Make a file this short, and give its blocks back."""
+        os.truncate(self.directory / name, size)
 
     def remove(self, name: str) -> None:
         (self.directory / name).unlink()

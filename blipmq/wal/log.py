@@ -8,6 +8,7 @@ returns.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,24 +16,34 @@ import attrs
 
 from blipmq.errors import CorruptLog, LogError
 from blipmq.wal.disk import DirectoryLocked, Disk, File
+from blipmq.wal.index import LOG_ENTRIES_MAX
+from blipmq.wal.reading import LogReader
 from blipmq.wal.record import (
     Bytes,
     Checkpoint,
     Fact,
+    Moved,
     RunRecord,
     Settled,
     Synced,
     encode,
     encode_settled,
+    run_in,
     segment_header,
+    without_data,
 )
+from blipmq.wal.reserve import NO_SPACE, Reserve
 from blipmq.wal.segment import Segment, SegmentReader, segment_name, sequences
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+_NO_ROOM = frozenset({errno.EFBIG, errno.EMFILE, errno.ENFILE})
 
 
 class NoRoom(LogError):
     """The disk, the quota or a limit on files is full. Nothing was appended; try again later."""
+
+
+class NoSpace(NoRoom):
+    """It is the disk or a quota that is full, so that giving up the reserve makes room."""
 
 
 class UnusablePath(LogError):
@@ -43,7 +54,8 @@ class UnusablePath(LogError):
 class Log:
     """An open log. Use: `Log.open`, `recover`, `runs`, `roll`, then `append`, `sync`, `roll`.
 
-    `salt` gives the random number that a new segment's checksums start from.
+    `salt` gives the random number that a new segment's checksums start from. With a `reserve`
+    settlements and checkpoints are written when the disk is full, too.
     """
 
     disk: Disk
@@ -56,6 +68,7 @@ class Log:
     scanned_bytes: int = 0
     """How much of the log `runs` has read, of `total_bytes`."""
     total_bytes: int = 0
+    reserve: Reserve | None = None
     _segments: list[Segment] = attrs.Factory(list)
     _file: File | None = None
     _current_salt: int = 0
@@ -68,10 +81,18 @@ class Log:
     """How much of the last segment is known to be on the disk, and is not said in the log yet."""
 
     @classmethod
-    def open(cls, disk: Disk, segment_bytes: int, salt: Callable[[], int]) -> Log:
+    def open(
+        cls,
+        disk: Disk,
+        segment_bytes: int,
+        salt: Callable[[], int],
+        reserve_bytes: int | None = None,
+    ) -> Log:
         """Take the directory, making it if need be.
 
-        Raises LogError when another process has it, UnusablePath when it cannot be opened or made.
+        `reserve_bytes` is how much space is kept for a full disk, 0: none; None: what is kept is
+        left as it is. Raises LogError when another process has the directory, UnusablePath when it
+        cannot be opened or made.
         """
         try:
             disk.lock()
@@ -85,14 +106,17 @@ class Log:
             ) from None
         except OSError as error:
             raise UnusablePath(f"{disk.directory}: {error.strerror}") from None
-        return cls(disk, segment_bytes, salt)
+        log = cls(disk, segment_bytes, salt)
+        if reserve_bytes is not None:
+            log.reserve = Reserve(disk, reserve_bytes)
+        return log
 
     def recover(self) -> tuple[list[tuple[int, Fact]], int]:
         """The facts but for the runs, from the last checkpoint on, and a number above every id.
 
-        Each fact comes with its record's id. Cuts a torn tail off and removes what the last
-        checkpoint did not want any more. Raises CorruptLog for everything that no crash leaves
-        behind.
+        Each fact comes with its record's id; one that moved messages comes without their frames.
+        Cuts a torn tail off and removes what the last checkpoint did not want any more. Raises
+        CorruptLog for everything that no crash leaves behind.
         """
         try:
             return self._recover()
@@ -100,6 +124,8 @@ class Log:
             raise LogError(f"{error.filename or self.disk.directory}: {error.strerror}") from None
 
     def _recover(self) -> tuple[list[tuple[int, Fact]], int]:
+        if self.reserve is not None:
+            self.reserve.begin()
         found = sequences(self.disk.names())
         if not found:
             return [], 0
@@ -131,9 +157,10 @@ class Log:
             if not facts and not isinstance(fact, Checkpoint):
                 where = f"{self._path(sequence)}: offset {reader.end}"
                 raise CorruptLog(f"{where}: the first record is not a checkpoint")
-            number = max(number, id_ + (fact.count if isinstance(fact, RunRecord) else 0))
+            run = run_in(fact)
+            number = max(number, id_ + (0 if run is None else run.count))
             if not isinstance(fact, RunRecord):
-                facts.append((id_, fact))
+                facts.append((id_, without_data(fact)))
         if reader.torn:
             self._cut(reader)
         return facts, number
@@ -170,13 +197,24 @@ class Log:
             try:
                 for _, fact in reader:
                     self.scanned_bytes = before + reader.end
-                    if isinstance(fact, RunRecord):
-                        segment.note(fact.topic, fact.first + fact.count - 1)
-                        yield fact
+                    run = run_in(fact)
+                    if run is not None:
+                        segment.note(run, reader.end)
+                        yield run
             except OSError as error:
                 raise LogError(f"{self._path(segment.sequence)}: {error.strerror}") from None
             segment.size = reader.end
             self.scanned_bytes = before + reader.end
+            self._bound_indexes()
+
+    def _bound_indexes(self) -> None:
+        """Make the largest coarser until all together are small enough, if they can be."""
+        while sum(segment.index.entries for segment in self._segments) > LOG_ENTRIES_MAX:
+            those = [segment for segment in self._segments if segment.index.can_be_coarser]
+            if not those:
+                return
+            largest = max(those, key=lambda segment: segment.index.entries)
+            largest.index = largest.index.coarser(largest.index.entries // 2)
 
     @property
     def full(self) -> bool:
@@ -196,33 +234,65 @@ class Log:
         return {topic for segment in self._segments for topic in segment.topics}
 
     def roll(
-        self, checkpoint: Checkpoint, next_number: int, wanted_from: Callable[[bytes], int | None]
+        self,
+        checkpoint: Checkpoint,
+        next_number: int,
+        wanted_from: Callable[[bytes], int | None],
+        retained_from_ms: int | None = None,
     ) -> None:
         """Begin a new segment with this checkpoint, and remove the segments that nobody wants.
 
-        `wanted_from(topic)` is the lowest number of the topic that is still wanted, or None.
-        Raises NoRoom, with nothing changed, or LogError.
+        `wanted_from(topic)` is the lowest number of the topic that is still wanted, or None. With
+        `retained_from_ms` segments with runs of that time or later stay as well. Raises NoRoom,
+        with nothing changed, or LogError.
         """
         if self._file is not None:
             self.sync()
-        kept = [segment for segment in self._segments if _wanted(segment, wanted_from)]
+        kept = [s for s in self._segments if _stays(s, wanted_from, retained_from_ms)]
         checkpoint = attrs.evolve(checkpoint, segments=tuple(s.sequence for s in kept))
         sequence = self._segments[-1].sequence + 1 if self._segments else 1
         salt = self.salt()
         head = [segment_header(sequence, salt), *encode(checkpoint, next_number, salt)]
-        file = self._begin(segment_name(sequence), head)
+        file = self._begin_somehow(segment_name(sequence), head)
         if self._file is not None:
             self._close(self._file)
         self._file, self._current_salt, self._dirty = file, salt, False
         self._synced, self._head_bytes = None, file.size
         removed = [segment for segment in self._segments if segment not in kept]
         self._segments = [*kept, Segment(sequence, file.size)]
+        self._bound_indexes()
         self._count(1, file.size)
         for segment in removed:
             try:
                 self.disk.remove(segment.name)
             except OSError as error:
                 raise LogError(f"{self.disk.directory / segment.name}: {error.strerror}") from None
+        if self.reserve is not None:
+            self.reserve.fill()
+
+    def worth_rolling(
+        self, wanted_from: Callable[[bytes], int | None], retained_from_ms: int | None = None
+    ) -> bool:
+        """Whether `roll` would give back clearly more space than it takes."""
+        freed = sum(
+            segment.size
+            for segment in self._segments
+            if not _stays(segment, wanted_from, retained_from_ms)
+        )
+        return freed > 2 * self._head_bytes
+
+    def _begin_somehow(self, name: str, head: Sequence[Bytes]) -> File:
+        """As `_begin`; on a full disk in the space of the reserve."""
+        while True:
+            try:
+                return self._begin(name, head)
+            except NoSpace:
+                if not self._give(sum(map(len, head))):
+                    raise
+
+    def _give(self, needed: int) -> bool:
+        """Whether something of the reserve was given up, so that a write may be tried again."""
+        return self.reserve is not None and self.reserve.give(needed)
 
     def _begin(self, name: str, head: Sequence[Bytes]) -> File:
         file = None
@@ -249,14 +319,34 @@ class Log:
         """Write the facts with one call, in order.
 
         `time_ms` is the time of day, kept with the runs. Raises NoRoom, with nothing appended, or
-        LogError, after which the log must not be used any more.
+        LogError, after which the log must not be used any more. Facts without messages are
+        written on a full disk, too, as long as there is a reserve; with messages there is no room
+        before the reserve is whole again.
         """
         file, segment = self._file, self._segments[-1]
         assert file is not None
         synced = self._synced
         if synced is not None:
             facts = [synced, *facts]
-        buffers, records = self._encode(facts, next_number, time_ms)
+        buffers, records, runs = self._encode(facts, next_number, time_ms)
+        size = file.size
+        if runs:
+            if self.reserve is not None and not self.reserve.fill():
+                raise NoSpace(os.strerror(errno.ENOSPC))
+            self._write(file, buffers)
+        else:
+            self._write_somehow(file, buffers)
+        self._dirty = True
+        if self._synced is synced:
+            self._synced = None
+        # What a reader may see by the size it must find by the index.
+        for run, offset in runs:
+            segment.note(run, size + offset)
+        segment.size = file.size
+        self._count(records, file.size - size)
+
+    def _write(self, file: File, buffers: Sequence[Bytes]) -> None:
+        """Write all or nothing."""
         size = file.size
         try:
             file.append(buffers)
@@ -264,38 +354,47 @@ class Log:
             try:
                 file.truncate(size)
             except OSError as second:
-                raise LogError(f"{self.disk.directory / segment.name}: {second}") from None
+                name = self._segments[-1].name
+                raise LogError(f"{self.disk.directory / name}: {second}") from None
             raise self._error(error) from None
-        self._dirty = True
-        if self._synced is synced:
-            self._synced = None
-        segment.size = file.size
-        self._count(records, file.size - size)
-        for fact in facts:
-            if isinstance(fact, RunRecord):
-                segment.note(fact.topic, fact.first + fact.count - 1)
+
+    def _write_somehow(self, file: File, buffers: Sequence[Bytes]) -> None:
+        """As `_write`; on a full disk in the space of the reserve."""
+        while True:
+            try:
+                return self._write(file, buffers)
+            except NoSpace:
+                if not self._give(sum(map(len, buffers))):
+                    raise
 
     def _encode(
         self, facts: Sequence[Fact], next_number: int, time_ms: int
-    ) -> tuple[list[Bytes], int]:
+    ) -> tuple[list[Bytes], int, list[tuple[RunRecord, int]]]:
+        """The buffers, the number of records, and the runs with where their records begin."""
         buffers: list[Bytes] = []
+        runs: list[tuple[RunRecord, int]] = []
         settled: list[Settled] = []
-        records = 0
+        records = size = 0
+        salt = self._current_salt
         for fact in facts:
             if isinstance(fact, Settled):
                 settled.append(fact)
                 continue
             if settled:
-                buffers += encode_settled(settled, next_number, self._current_salt)
-                settled, records = [], records + 1
-            if isinstance(fact, RunRecord):
-                fact = attrs.evolve(fact, time_ms=time_ms)
-            buffers += encode(fact, next_number, self._current_salt)
-            records += 1
+                record = encode_settled(settled, next_number, salt)
+                buffers += record
+                settled, records, size = [], records + 1, size + sum(map(len, record))
+            fact = _at(fact, time_ms)
+            run = run_in(fact)
+            if run is not None:
+                runs.append((run, size))
+            record = encode(fact, next_number, salt)
+            buffers += record
+            records, size = records + 1, size + sum(map(len, record))
         if settled:
-            buffers += encode_settled(settled, next_number, self._current_salt)
+            buffers += encode_settled(settled, next_number, salt)
             records += 1
-        return buffers, records
+        return buffers, records, runs
 
     def _count(self, records: int, size: int) -> None:
         self.appended_records += records
@@ -303,7 +402,13 @@ class Log:
 
     def _error(self, error: OSError) -> LogError:
         text = error.strerror or str(error)
+        if error.errno in NO_SPACE:
+            return NoSpace(text)
         return NoRoom(text) if error.errno in _NO_ROOM else LogError(text)
+
+    def reader(self) -> LogReader:
+        """A reader of messages; each thread that reads needs one of its own."""
+        return LogReader(self.disk, lambda: self._segments)
 
     def sync(self) -> None:
         """Return when all that was appended before would outlive a power cut.
@@ -337,6 +442,23 @@ class Log:
             file.close()
         except OSError as error:
             raise LogError(f"close failed: {error.strerror}") from None
+
+
+def _at(fact: Fact, time_ms: int) -> Fact:
+    """The fact with the time at which its messages are written."""
+    run = run_in(fact)
+    if run is None:
+        return fact
+    run = RunRecord(run.topic, run.first, run.count, run.data, time_ms)
+    return attrs.evolve(fact, run=run) if isinstance(fact, Moved) else run
+
+
+def _stays(
+    segment: Segment, wanted_from: Callable[[bytes], int | None], retained_from_ms: int | None
+) -> bool:
+    if retained_from_ms is not None and segment.newest_ms >= retained_from_ms:
+        return True
+    return _wanted(segment, wanted_from)
 
 
 def _wanted(segment: Segment, wanted_from: Callable[[bytes], int | None]) -> bool:

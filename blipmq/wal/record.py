@@ -28,16 +28,29 @@ Facts, by kind:
 
     1 run           u64 ms since the epoch, u16 n, n bytes of topic, u32 count, the frames
     2 settled       one or more of: u64 subscription, u64 first number, u64 last number
-    3 opened        one subscription
+    3 opened        one older subscription; read, no longer written
     4 closed        u64 subscription, u64 next number
-    5 checkpoint    u64 reserved number, u32 n, n times u64 segment, u32 n, n subscriptions,
-                    u32 n, n times kept
+    5 checkpoint    u64 reserved number, u32 n, n times u64 segment, u32 n, n older
+                    subscriptions, u32 n, n times kept; read, no longer written
     6 attempted     u64 subscription, u64 first number, u64 last number, u16 attempts
     7 synced        u64 segment, u64 size: so much of that segment outlives a power cut
+    8 moved         u64 subscription, u64 first number, u64 last number, then as a run
+   10 opened        one subscription
+   11 checkpoint    u64 reserved number, u32 n, n times u64 segment, u32 n, n subscriptions,
+                    u32 n, n times kept, u32 n, n times seen
 
-    subscription    u64 id, u64 cursor, u8 n, n bytes of owner, u16 n, n bytes of topic,
+    subscription    u8 flags (1 shared, 2 pattern), u64 id, u64 parent, u64 cursor,
+                    u64 ack wait in ms, u32 attempts at most, u8 n, n bytes of owner,
+                    u16 n, n bytes of topic, u16 n, n bytes of name,
+                    u32 n, n times: u64 first, u64 last, u16 attempts
+    older           u64 id, u64 cursor, u8 n, n bytes of owner, u16 n, n bytes of topic,
                     u32 n, n times: u64 first, u64 last, u16 attempts
     kept            u16 n, n bytes of topic, u64 first number
+    seen            u16 n, n bytes of topic, u32 n, n times: u64 ms since the epoch,
+                    u16 n, n bytes of message id
+
+The id of a moved record is the number of its run's first message. A run of the topic "" holds
+delayed messages, whose frames name the topics that they are for.
 
 A subscription has settled every number before its cursor but for those listed. A checkpoint is
 the first record of every segment and holds all there is to know but for the messages, so what
@@ -54,6 +67,8 @@ from typing import Final
 
 import attrs
 
+from blipmq.errors import LogError
+
 MAGIC: Final = b"BLIPWAL\0"
 FORMAT_VERSION: Final = 2
 SEGMENT_HEADER: Final = struct.Struct("<8sIIQI")
@@ -65,18 +80,30 @@ PAYLOAD_MIN: Final = 2
 
 RUN: Final = 1
 SETTLED: Final = 2
-OPENED: Final = 3
+OPENED_1: Final = 3
 CLOSED: Final = 4
-CHECKPOINT: Final = 5
+CHECKPOINT_1: Final = 5
 ATTEMPTED: Final = 6
 SYNCED: Final = 7
+MOVED: Final = 8
+OPENED: Final = 10
+CHECKPOINT: Final = 11
+
+TOPIC_AT: Final = 1 + 8
+"""Where in the payload of a run the length of its topic stands, with the topic behind it."""
+MOVED_TOPIC_AT: Final = TOPIC_AT + 3 * 8
+"""The same in the payload of a moved one."""
+
+_SHARED: Final = 1
+_PATTERN: Final = 2
 
 _ID_AND_LENGTH = struct.Struct("<QI")
-_RUN = struct.Struct("<BQH")
+_RUN = struct.Struct("<QH")
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
-_SUBSCRIPTION = struct.Struct("<QQB")
+_OLDER_SUBSCRIPTION = struct.Struct("<QQB")
+_SUBSCRIPTION = struct.Struct("<BQQQQIB")
 _RANGE = struct.Struct("<QQH")
 _ATTEMPTED = struct.Struct("<QQQH")
 _CLOSED = struct.Struct("<QQ")
@@ -97,13 +124,24 @@ class UnsettledRange:
 
 @attrs.frozen
 class SubscriptionState:
-    """A durable subscription: what outlives the daemon of it."""
+    """A subscription: what outlives the daemon of it.
+
+    `shared` is one of version 2; without a `name` it ends with the daemon. A `pattern` has the
+    pattern as its topic, and cursor 0; each topic that matches is a state of its own, whose
+    `parent` is the id of the pattern. `ack_wait_ms` and `max_attempts` are those of version 2.
+    """
 
     id: int
     owner: str
     topic: bytes
     cursor: int
     unsettled: tuple[UnsettledRange, ...] = ()
+    shared: bool = False
+    pattern: bool = False
+    name: bytes = b""
+    parent: int = 0
+    ack_wait_ms: int = 0
+    max_attempts: int = 0
 
 
 @attrs.frozen(eq=False)
@@ -125,6 +163,21 @@ class Settled:
     subscription: int
     first: int
     last: int
+
+
+@attrs.frozen(eq=False)
+class Moved:
+    """The subscription wants none of first to last any more, and `run` is published, at once."""
+
+    subscription: int
+    first: int
+    last: int
+    run: RunRecord
+
+    @property
+    def settled(self) -> Settled:
+        """The settlement alone."""
+        return Settled(self.subscription, self.first, self.last)
 
 
 @attrs.frozen
@@ -161,21 +214,49 @@ class Closed:
 
 
 @attrs.frozen
+class Seen:
+    """The message ids of a topic that a publish is not to bring again: (time in ms, id)."""
+
+    topic: bytes
+    ids: tuple[tuple[int, bytes], ...]
+
+
+@attrs.frozen
 class Checkpoint:
     """Everything but the messages. No number below `reserved` may be given out again.
 
     `segments` are the older segments that are still wanted; any other may be removed. `kept`
     holds, of every topic without a durable subscription, the number from which on its messages are
-    kept; a topic that is not in it keeps those from the checkpoint's id on.
+    kept; a topic that is not in it keeps those from the checkpoint's id on. `seen` is the
+    deduplication window.
     """
 
     reserved: int
     segments: tuple[int, ...] = ()
     subscriptions: tuple[SubscriptionState, ...] = ()
     kept: tuple[tuple[bytes, int], ...] = ()
+    seen: tuple[Seen, ...] = ()
 
 
-Fact = RunRecord | Settled | Attempted | Synced | Opened | Closed | Checkpoint
+Fact = RunRecord | Settled | Moved | Attempted | Synced | Opened | Closed | Checkpoint
+
+
+def run_in(fact: Fact) -> RunRecord | None:
+    """The messages that a fact publishes, if it does."""
+    if isinstance(fact, RunRecord):
+        return fact
+    return fact.run if isinstance(fact, Moved) else None
+
+
+def without_data(fact: Fact) -> Fact:
+    """A fact that may outlive the bytes it was read from: a moved run loses its frames."""
+    if isinstance(fact, Moved):
+        return attrs.evolve(fact, run=attrs.evolve(fact.run, data=b""))
+    return fact
+
+
+class DoesNotFit(LogError):
+    """A fact is larger than a record can be."""
 
 
 def segment_header(sequence: int, salt: int) -> bytes:
@@ -198,13 +279,18 @@ def parse_segment_header(data: bytes) -> tuple[int, int]:
 
 
 def encode(fact: Fact, next_number: int, salt: int) -> list[Bytes]:
-    """One record, as buffers to be written one after the other; a run's frames are not copied."""
+    """One record, as buffers to be written one after the other; a run's frames are not copied.
+
+    Raises DoesNotFit.
+    """
     match fact:
         case RunRecord():
-            head = _RUN.pack(RUN, fact.time_ms, len(fact.topic)) + fact.topic
-            return _record(fact.first, salt, head + _U32.pack(fact.count), fact.data)
+            return _record(fact.first, salt, bytes((RUN,)) + _run_head(fact), fact.data)
         case Settled():
             return encode_settled([fact], next_number, salt)
+        case Moved(subscription, first, last, run):
+            head = bytes((MOVED,)) + _SETTLED.pack(subscription, first, last) + _run_head(run)
+            return _record(run.first, salt, head, run.data)
         case Attempted(subscription, first, last, attempts):
             row = _ATTEMPTED.pack(subscription, first, last, min(attempts, 0xFFFF))
             return _record(next_number, salt, bytes((ATTEMPTED,)) + row)
@@ -230,20 +316,38 @@ def encode_settled(facts: list[Settled], next_number: int, salt: int) -> list[By
 
 
 def _record(id_: int, salt: int, head: bytes, data: Bytes = b"") -> list[Bytes]:
-    start = _ID_AND_LENGTH.pack(id_, len(head) + len(data) + 1)
+    length = len(head) + len(data) + 1
+    if length > 0xFFFF_FFFF:
+        raise DoesNotFit(f"a record of {length} bytes is longer than the log takes")
+    start = _ID_AND_LENGTH.pack(id_, length)
     crc = zlib.crc32(END_MARK, zlib.crc32(data, zlib.crc32(head, zlib.crc32(start, salt))))
     first = start + _U32.pack(crc) + head
     return [first, data, END_MARK] if len(data) else [first + END_MARK]
 
 
+def _run_head(run: RunRecord) -> bytes:
+    return _U64.pack(run.time_ms) + _text(run.topic) + _U32.pack(run.count)
+
+
+def _text(text: bytes) -> bytes:
+    if len(text) > 0xFFFF:
+        raise DoesNotFit(f"a text of {len(text)} bytes is longer than the log takes")
+    return _U16.pack(len(text)) + text
+
+
 def _subscription(state: SubscriptionState) -> bytes:
     owner = state.owner.encode()
+    if len(owner) > 0xFF:
+        raise DoesNotFit(f"an owner of {len(owner)} bytes is longer than the log takes")
+    flags = _SHARED * state.shared | _PATTERN * state.pattern
+    max_attempts = min(state.max_attempts, 0xFFFF_FFFF)
+    numbers = (state.id, state.parent, state.cursor, state.ack_wait_ms, max_attempts)
     return b"".join(
         (
-            _SUBSCRIPTION.pack(state.id, state.cursor, len(owner)),
+            _SUBSCRIPTION.pack(flags, *numbers, len(owner)),
             owner,
-            _U16.pack(len(state.topic)),
-            state.topic,
+            _text(state.topic),
+            _text(state.name),
             _U32.pack(len(state.unsettled)),
             *(_RANGE.pack(r.first, r.last, min(r.attempts, 0xFFFF)) for r in state.unsettled),
         )
@@ -260,9 +364,16 @@ def _checkpoint(fact: Checkpoint) -> bytes:
             _U32.pack(len(fact.subscriptions)),
             *(_subscription(state) for state in fact.subscriptions),
             _U32.pack(len(fact.kept)),
-            *(_U16.pack(len(topic)) + topic + _U64.pack(first) for topic, first in fact.kept),
+            *(_text(topic) + _U64.pack(first) for topic, first in fact.kept),
+            _U32.pack(len(fact.seen)),
+            *(_seen(seen) for seen in fact.seen),
         )
     )
+
+
+def _seen(seen: Seen) -> bytes:
+    ids = (_U64.pack(time_ms) + _text(id_) for time_ms, id_ in seen.ids)
+    return b"".join((_text(seen.topic), _U32.pack(len(seen.ids)), *ids))
 
 
 def checks(header: Bytes, payload: Bytes, salt: int) -> bool:
@@ -281,39 +392,58 @@ def decode(id_: int, payload: Bytes) -> list[Fact]:
     try:
         match view[0]:
             case 1:
-                return [_decode_run(id_, view)]
+                return [_decode_run(id_, view, 1)]
             case 2:
                 return [Settled(*row) for row in _SETTLED.iter_unpack(view[1:])]
             case 3:
-                return [Opened(_Fields(view, 1).subscription())]
+                return [Opened(_Fields(view, 1).older_subscription())]
             case 4:
                 return [Closed(*_CLOSED.unpack_from(view, 1))]
             case 5:
-                return [_decode_checkpoint(view)]
+                return [_decode_older_checkpoint(view)]
             case 6:
                 return [Attempted(*_ATTEMPTED.unpack_from(view, 1))]
             case 7:
                 return [Synced(*_SYNCED.unpack_from(view, 1))]
+            case 8:
+                subscription, first, last = _SETTLED.unpack_from(view, 1)
+                run = _decode_run(id_, view, 1 + _SETTLED.size)
+                return [Moved(subscription, first, last, run)]
+            case 10:
+                return [Opened(_Fields(view, 1).subscription())]
+            case 11:
+                return [_decode_checkpoint(view)]
             case kind:
                 raise ValueError(f"unknown kind of record {kind}")
     except (struct.error, UnicodeDecodeError, IndexError) as error:
         raise ValueError(f"the record does not fit its kind {view[0]}: {error}") from None
 
 
-def _decode_run(id_: int, view: memoryview) -> RunRecord:
-    _, time_ms, topic_length = _RUN.unpack_from(view)
-    at = _RUN.size + topic_length
-    (count,) = _U32.unpack_from(view, at)
-    return RunRecord(bytes(view[_RUN.size : at]), id_, count, view[at + _U32.size :], time_ms)
+def _decode_run(id_: int, view: memoryview, at: int) -> RunRecord:
+    time_ms, topic_length = _RUN.unpack_from(view, at)
+    at += _RUN.size
+    topic = bytes(view[at : at + topic_length])
+    (count,) = _U32.unpack_from(view, at + topic_length)
+    return RunRecord(topic, id_, count, view[at + topic_length + _U32.size :], time_ms)
+
+
+def _decode_older_checkpoint(view: memoryview) -> Checkpoint:
+    fields = _Fields(view, 1)
+    (reserved,) = fields.take(_U64)
+    segments = tuple(fields.take(_U64)[0] for _ in range(fields.count()))
+    subscriptions = tuple(fields.older_subscription() for _ in range(fields.count()))
+    kept = tuple(fields.kept() for _ in range(fields.count()))
+    return Checkpoint(reserved, segments, subscriptions, kept)
 
 
 def _decode_checkpoint(view: memoryview) -> Checkpoint:
     fields = _Fields(view, 1)
     (reserved,) = fields.take(_U64)
-    segments = tuple(fields.take(_U64)[0] for _ in range(fields.take(_U32)[0]))
-    subscriptions = tuple(fields.subscription() for _ in range(fields.take(_U32)[0]))
-    kept = tuple(fields.kept() for _ in range(fields.take(_U32)[0]))
-    return Checkpoint(reserved, segments, subscriptions, kept)
+    segments = tuple(fields.take(_U64)[0] for _ in range(fields.count()))
+    subscriptions = tuple(fields.subscription() for _ in range(fields.count()))
+    kept = tuple(fields.kept() for _ in range(fields.count()))
+    seen = tuple(fields.seen() for _ in range(fields.count()))
+    return Checkpoint(reserved, segments, subscriptions, kept, seen)
 
 
 @attrs.define
@@ -328,22 +458,53 @@ class _Fields:
         self.at += layout.size
         return values
 
-    def text(self, length: int) -> bytes:
+    def count(self) -> int:
+        return self.take(_U32)[0]
+
+    def part(self, length: int) -> bytes:
         self.at += length
         if self.at > len(self.view):
             raise IndexError("it ends too early")
-        return bytes(self.view[self.at - length : self.at])
+        return self.view[self.at - length : self.at].tobytes()
+
+    def text(self) -> bytes:
+        return self.part(self.take(_U16)[0])
 
     def subscription(self) -> SubscriptionState:
-        id_, cursor, owner_length = self.take(_SUBSCRIPTION)
-        owner = self.text(owner_length).decode()
-        topic = self.text(self.take(_U16)[0])
-        ranges = (UnsettledRange(*self.take(_RANGE)) for _ in range(self.take(_U32)[0]))
-        return SubscriptionState(id_, owner, topic, cursor, tuple(ranges))
+        flags, id_, parent, cursor, ack_wait_ms, max_attempts, length = self.take(_SUBSCRIPTION)
+        if flags > _SHARED | _PATTERN:
+            raise IndexError(f"unknown flags {flags} of a subscription")
+        owner = self.part(length).decode()
+        topic, name = self.text(), self.text()
+        return SubscriptionState(
+            id_,
+            owner,
+            topic,
+            cursor,
+            self._unsettled(),
+            bool(flags & _SHARED),
+            bool(flags & _PATTERN),
+            name,
+            parent,
+            ack_wait_ms,
+            max_attempts,
+        )
+
+    def older_subscription(self) -> SubscriptionState:
+        id_, cursor, length = self.take(_OLDER_SUBSCRIPTION)
+        owner = self.part(length).decode()
+        return SubscriptionState(id_, owner, self.text(), cursor, self._unsettled())
+
+    def _unsettled(self) -> tuple[UnsettledRange, ...]:
+        return tuple(UnsettledRange(*self.take(_RANGE)) for _ in range(self.count()))
 
     def kept(self) -> tuple[bytes, int]:
-        topic = self.text(self.take(_U16)[0])
-        return topic, self.take(_U64)[0]
+        return self.text(), self.take(_U64)[0]
+
+    def seen(self) -> Seen:
+        topic = self.text()
+        ids = tuple((self.take(_U64)[0], self.text()) for _ in range(self.count()))
+        return Seen(topic, ids)
 
 
 def records(data: Bytes, start: int, salt: int) -> Iterator[tuple[int, int, int]]:

@@ -24,6 +24,7 @@ from blipmq.wal.record import (
     encode,
     segment_header,
 )
+from blipmq.wal.reserve import RESERVE_NAME
 from blipmq.wal.salvage import Damage
 from blipmq.wal.scan import LogScan, Loss, Progress, silent
 from blipmq.wal.segment import segment_name
@@ -131,14 +132,17 @@ def _wanted(state: State, loss: Loss) -> Wanted:
 
 
 def save_copy(directory: Path, destination: Path, progress: Progress = silent) -> None:
-    """Copy all files of a log, for good. Raises LogError, with nothing left of the copy."""
+    """Copy all files of a log but for its reserve, for good.
+
+    Raises LogError, with nothing left of the copy.
+    """
     try:
         destination.mkdir()
     except OSError as error:
         raise LogError(f"{destination}: {error.strerror}; nothing was changed") from None
     try:
         for path in sorted(directory.iterdir()):
-            if path.is_file():
+            if path.is_file() and path.name != RESERVE_NAME:
                 copy_file(path, destination / path.name, progress)
         sync_directory(destination)
         sync_directory(destination.parent)

@@ -21,6 +21,7 @@ from blipmq.wal.disk import Disk
 from blipmq.wal.record import (
     FORMAT_VERSION,
     MAGIC,
+    MOVED,
     RECORD_HEADER,
     RECORD_HEADER_BYTES,
     RUN,
@@ -36,6 +37,7 @@ from blipmq.wal.record import (
     decode,
     parse_segment_header,
     records,
+    run_in,
 )
 from blipmq.wal.salt import find_salt
 from blipmq.wal.search import SearchLimit, find_record
@@ -50,7 +52,7 @@ class Damage:
 
     `useless` says that nothing of the segment can be used, or that it is not there. `single` says
     that the bytes are one record; `run` is then what run it was, without data, and `no_run` that it
-    was none, when that can be told.
+    was none, when that can be told. `moved` says that the run came with a settlement.
     """
 
     sequence: int
@@ -61,6 +63,7 @@ class Damage:
     single: bool = False
     run: RunRecord | None = None
     no_run: bool = False
+    moved: bool = False
 
     @property
     def name(self) -> str:
@@ -80,7 +83,9 @@ class Damage:
     @property
     def may_hold_settlements(self) -> bool:
         """Whether settlements, or other changes of subscriptions, may have been in it."""
-        return self.useless or (self.start > 0 and self.run is None and not self.is_checkpoint)
+        if self.run is not None:
+            return self.moved
+        return self.useless or (self.start > 0 and not self.is_checkpoint)
 
     @property
     def is_checkpoint(self) -> bool:
@@ -202,9 +207,10 @@ class SalvageReader:
         for fact in facts:
             if isinstance(fact, Checkpoint) and self.end == SEGMENT_HEADER_BYTES:
                 self.checkpoint_end = end
-            if isinstance(fact, RunRecord):
-                self.first_time_ms = self.first_time_ms or fact.time_ms
-                self.last_time_ms = fact.time_ms
+            run = run_in(fact)
+            if run is not None:
+                self.first_time_ms = self.first_time_ms or run.time_ms
+                self.last_time_ms = run.time_ms
 
     def _bad(self, data: memoryview, start: int, salt: int) -> Iterator[Damage]:
         """What stands at `start`, where no record checks: nothing, a torn tail or a damage."""
@@ -247,25 +253,29 @@ def _recognised(data: memoryview, damage: Damage) -> Damage:
     if length == 0 or stop > end or any(data[stop:end]):
         return damage
     payload = data[body:stop]
-    run = _run(id_, payload) if payload[0] == RUN else None
-    return attrs.evolve(damage, single=True, run=run, no_run=_is_no_run(id_, payload))
+    run = _run(id_, payload) if payload[0] in (RUN, MOVED) else None
+    moved = run is not None and payload[0] == MOVED
+    no_run = _is_no_run(id_, payload)
+    return attrs.evolve(damage, single=True, run=run, no_run=no_run, moved=moved)
 
 
 def _run(id_: int, payload: memoryview) -> RunRecord | None:
     """The run that a damaged payload was, if its frames still say the same as its head."""
     try:
         (fact,) = decode(id_, payload)
-        assert isinstance(fact, RunRecord)
-        frames = stored_run(fact.topic, id_, bytes(fact.data))
+        run = run_in(fact)
+        assert run is not None
+        frames = stored_run(run.topic, id_, bytes(run.data))
     except (ValueError, IndexError, struct.error):
         return None
     numbers = frames.correlation_ids()
-    again = bytes(fact.data[TOPIC_AT : TOPIC_AT + len(fact.topic)])
-    if frames.count != fact.count or again != fact.topic or not _usable(fact.topic):
+    again = bytes(run.data[TOPIC_AT : TOPIC_AT + len(run.topic)])
+    # Delayed messages are of no topic yet; their frames name the ones they are for.
+    if frames.count != run.count or (run.topic and (again != run.topic or not _usable(again))):
         return None
-    if list(numbers) != list(range(id_, id_ + fact.count)):
+    if list(numbers) != list(range(id_, id_ + run.count)):
         return None
-    return RunRecord(fact.topic, id_, fact.count, b"", fact.time_ms)
+    return RunRecord(run.topic, id_, run.count, b"", run.time_ms)
 
 
 def _is_no_run(id_: int, payload: memoryview) -> bool:

@@ -13,7 +13,14 @@ import attrs
 
 from blipmq.errors import LogError
 from blipmq.wal.disk import Disk
-from blipmq.wal.record import SEGMENT_HEADER_BYTES, Checkpoint, Fact, RunRecord
+from blipmq.wal.record import (
+    SEGMENT_HEADER_BYTES,
+    Checkpoint,
+    Fact,
+    RunRecord,
+    run_in,
+    without_data,
+)
 from blipmq.wal.salvage import MISSING, Damage, SalvageReader
 from blipmq.wal.segment import segment_name, sequences
 
@@ -145,7 +152,7 @@ class LogScan:
         facts: list[tuple[int, Fact]] = []
         for sequence in reversed(self.found):
             reader = self._reader(sequence)
-            its_facts = [item for item in self._facts_of(reader) if not _is_run(item)]
+            its_facts = list(self._facts_of(reader))
             if reader.blank and sequence == self.newest:
                 self.begun, self.begun_bytes = sequence, reader.torn
             if not reader.records:
@@ -166,9 +173,10 @@ class LogScan:
             if isinstance(item, Damage):
                 continue
             id_, fact = item
-            count = fact.count if isinstance(fact, RunRecord) else 0
-            self.next_number = max(self.next_number, id_ + count)
-            yield item
+            run = run_in(fact)
+            self.next_number = max(self.next_number, id_ + (0 if run is None else run.count))
+            if not isinstance(fact, RunRecord):
+                yield id_, without_data(fact)
 
     def _reader(self, sequence: int) -> SalvageReader:
         """A torn tail may be in the newest segment, or before one that was only begun."""
@@ -198,11 +206,12 @@ class LogScan:
                 self._damaged(item)
                 continue
             id_, fact = item
-            if isinstance(fact, RunRecord):
-                self._bound(fact.first - 1)
+            run = run_in(fact)
+            if run is not None:
+                self._bound(run.first - 1)
                 self._open_losses.clear()
-                self._given_out = max(self._given_out, fact.first + fact.count)
-                yield fact
+                self._given_out = max(self._given_out, run.first + run.count)
+                yield run
             else:
                 self._bound(id_ - 1)
             progress(reader.end - done)
@@ -234,7 +243,3 @@ class LogScan:
             if loss.last < loss.first:
                 self.losses.remove(loss)
         self._open_losses = [loss for loss in self._open_losses if loss in self.losses]
-
-
-def _is_run(item: tuple[int, Fact]) -> bool:
-    return isinstance(item[1], RunRecord)

@@ -15,6 +15,7 @@ import attrs
 
 from blipmq.errors import CorruptLog
 from blipmq.wal.disk import Disk
+from blipmq.wal.index import SEGMENT_ENTRIES_MAX, SegmentIndex
 from blipmq.wal.record import (
     PAYLOAD_MIN,
     RECORD_HEADER,
@@ -22,6 +23,7 @@ from blipmq.wal.record import (
     SEGMENT_HEADER_BYTES,
     SYNCED,
     Fact,
+    RunRecord,
     Synced,
     decode,
     parse_segment_header,
@@ -43,22 +45,32 @@ def sequences(names: list[str]) -> list[int]:
     return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Segment:
-    """A segment that was read or is being written; `topics` has the last number of each topic."""
+    """A segment that was read or is being written.
+
+    `topics` has the last number of each topic, `newest_ms` the latest time of a run, 0 without any.
+    """
 
     sequence: int
     size: int = 0
     topics: dict[bytes, int] = attrs.Factory(dict)
+    newest_ms: int = 0
+    index: SegmentIndex = attrs.Factory(SegmentIndex)
 
     @property
     def name(self) -> str:
         return segment_name(self.sequence)
 
-    def note(self, topic: bytes, last: int) -> None:
-        """The segment holds messages of this topic up to this number."""
-        if last > self.topics.get(topic, 0):
-            self.topics[topic] = last
+    def note(self, run: RunRecord, offset: int) -> None:
+        """The segment holds this run, in the record that begins at `offset`, behind all others."""
+        last = run.first + run.count - 1
+        if last > self.topics.get(run.topic, 0):
+            self.topics[run.topic] = last
+        self.newest_ms = max(self.newest_ms, run.time_ms)
+        self.index.note(run.topic, run.first, offset)
+        if self.index.entries > SEGMENT_ENTRIES_MAX and self.index.can_be_coarser:
+            self.index = self.index.coarser(SEGMENT_ENTRIES_MAX // 2)
 
 
 @attrs.define
@@ -76,7 +88,10 @@ class SegmentReader:
     torn: int = 0
 
     def __iter__(self) -> Iterator[tuple[int, Fact]]:
-        """(id of the record, fact). A run's data is valid until the next one is asked for."""
+        """(id of the record, fact). A run's data is valid until the next one is asked for.
+
+        Meanwhile `end` is where the record begins.
+        """
         name = segment_name(self.sequence)
         data = memoryview(self.disk.read(name))
         try:

@@ -20,14 +20,13 @@ Ranges = Sequence[tuple[int, int, int]]
 
 
 class Holder(Protocol):
-    """A durable subscription, as the facts leave it; it wants `unsettled`, and from `cursor` on."""
+    """A durable subscription, as the facts leave it; it wants `unsettled`, and from `cursor` on.
+
+    `state` is what the log says of the rest.
+    """
 
     @property
-    def id(self) -> int: ...
-    @property
-    def owner(self) -> str: ...
-    @property
-    def topic(self) -> bytes: ...
+    def state(self) -> SubscriptionState: ...
     @property
     def cursor(self) -> int: ...
     @property
@@ -56,7 +55,7 @@ def states(state: State) -> Iterator[SubscriptionState]:
     """What a checkpoint says of the durable subscriptions."""
     for holder in state.subscriptions.values():
         ranges = tuple(UnsettledRange(*row) for row in holder.unsettled)
-        yield SubscriptionState(holder.id, holder.owner, holder.topic, holder.cursor, ranges)
+        yield attrs.evolve(holder.state, cursor=holder.cursor, unsettled=ranges)
 
 
 @attrs.define
@@ -109,9 +108,7 @@ class SegmentSurvey:
 class SubscriptionSurvey:
     """One durable subscription and what it has not settled."""
 
-    id: int
-    owner: str
-    topic: bytes
+    state: SubscriptionState
     cursor: int
     unsettled: Amount = attrs.Factory(Amount)
 
@@ -147,9 +144,7 @@ def survey(scan: LogScan, state: State, progress: Progress = silent) -> Survey:
         state.apply(id_, fact)
     found = Survey(checkpoint=scan.checkpoint, checkpoint_segment=scan.last)
     for holder in state.subscriptions.values():
-        found.subscriptions[holder.id] = SubscriptionSurvey(
-            holder.id, holder.owner, holder.topic, holder.cursor
-        )
+        found.subscriptions[holder.state.id] = SubscriptionSurvey(holder.state, holder.cursor)
     for record in scan.runs(progress):
         found._count(record, state)
     found.segments = [SegmentSurvey.of(reader) for _, reader in sorted(scan.readers.items())]

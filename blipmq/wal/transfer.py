@@ -150,7 +150,9 @@ class Importer:
                 first = max(record.first, state.kept_from(record.topic))
                 self._kept.setdefault(record.topic, first)
         for holder in state.subscriptions.values():
-            self._durable[holder.topic] = self._durable.get(holder.topic, 0) + 1
+            topic = holder.state.topic
+            if not holder.state.pattern:
+                self._durable[topic] = self._durable.get(topic, 0) + 1
         self._next_number = max(number, state.reserved, 1)
         self._roll()
 

@@ -13,7 +13,7 @@ SOON = 0.001
 
 
 def mortal() -> World:
-    return World.create(retention=Retention(message_ttl_ms=int(TTL * 1000)))
+    return World.create(retention=Retention(message_ttl_ms=int(TTL * 1000), dead_letters=False))
 
 
 @pytest.mark.parametrize("qos", [0, 1])
@@ -100,7 +100,7 @@ def test_an_unsettled_message_may_be_settled_after_its_time_is_over() -> None:
 
 def test_a_message_that_came_back_expires_by_itself_though_it_outlived_others() -> None:
     world = World.create(
-        retention=Retention(message_ttl_ms=int(TTL * 1000)),
+        retention=Retention(message_ttl_ms=int(TTL * 1000), dead_letters=False),
         retries=Retries(retry_backoff_ms=600),
     )
     client = world.connect()
@@ -159,7 +159,9 @@ def test_messages_expire_in_a_parked_subscription() -> None:
 
 
 def test_a_message_that_is_committed_too_late_has_expired() -> None:
-    world = World.create(retention=Retention(message_ttl_ms=int(TTL * 1000)), durable=True)
+    world = World.create(
+        retention=Retention(message_ttl_ms=int(TTL * 1000), dead_letters=False), durable=True
+    )
     client = world.connect()
     subscription = client.subscribe(b"t")
     client.publish(b"t", b"x")

@@ -7,8 +7,9 @@ import weakref
 
 import pytest
 
+from blipmq.broker.broker import Batch
 from blipmq.broker.limits import Limits, Retention
-from blipmq.broker.message import OVERHEAD_BYTES
+from blipmq.broker.message import OVERHEAD_BYTES, Node
 from blipmq.protocol import encoder
 from tests.broker.world import Publisher, World, message_bytes
 
@@ -82,7 +83,7 @@ def test_an_unsettled_message_holds_its_run_and_no_other() -> None:
 
 
 def test_what_expires_frees_its_memory() -> None:
-    world = World.create(retention=Retention(message_ttl_ms=1_000))
+    world = World.create(retention=Retention(message_ttl_ms=1_000, dead_letters=False))
     publisher = Publisher(world)
     world.broker.subscribe(OWNER, b"t", 1, publisher, world.now)
     publisher.publish(b"t", b"x")
@@ -158,6 +159,12 @@ def test_a_topic_that_nobody_uses_is_forgotten() -> None:
     assert world.broker.stats.topics == 0
 
 
+def node_of(batch: Batch) -> Node:
+    place = batch.publications[0].place
+    assert place is not None
+    return place.node
+
+
 def test_a_subscription_that_idles_holds_none_of_many_failed_runs() -> None:
     world = World.create(durable=True)
     publisher = Publisher(world)
@@ -169,7 +176,7 @@ def test_a_subscription_that_idles_holds_none_of_many_failed_runs() -> None:
         batch = world.broker.handoff()
         assert batch is not None
         batches.append(batch)
-    nodes = [weakref.ref(batch.publications[0].node) for batch in batches]
+    nodes = [weakref.ref(node_of(batch)) for batch in batches]
 
     for batch in batches:
         world.broker.failed(batch, "disk full", world.now)

@@ -55,7 +55,9 @@ class Histories(RuleBasedStateMachine):
         durable=st.booleans(),
     )
     def begin(self, ttl_ms: int, max_retries: int, durable: bool) -> MultipleResults[Connection]:
-        retention = Retention(message_ttl_ms=ttl_ms, session_expiry_ms=int(EXPIRY * 1000))
+        retention = Retention(
+            message_ttl_ms=ttl_ms, session_expiry_ms=int(EXPIRY * 1000), dead_letters=False
+        )
         retries = Retries(max_retries, BACKOFF_MS)
         self.durable = durable
         self.world = World.create(retention=retention, retries=retries, durable=durable)

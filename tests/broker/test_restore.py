@@ -230,6 +230,7 @@ def test_what_was_delivered_as_often_as_allowed_is_given_up_by_a_restart() -> No
     world = start(log)
 
     assert waiting(world) == [b"y"]
+    world.pass_time(0)
     assert world.broker.stats.dropped[DropReason.MAX_RETRIES] == 1
 
 

@@ -45,7 +45,7 @@ def text(value: bytes, length: int | None = None) -> bytes:
 
 NOT_UTF_8 = b"\xff"
 TABLE: list[tuple[str, State, int, bytes, int, str]] = [
-    ("HELLO of version 2", CONNECTED, HELLO, b"\0\2", 426, "unsupported protocol version"),
+    ("HELLO of version 3", CONNECTED, HELLO, b"\0\3", 426, "unsupported protocol version"),
     ("HELLO of version 0", CONNECTED, HELLO, b"\0\0", 426, "unsupported protocol version"),
     ("second HELLO", GREETED, HELLO, b"\0\1", 400, "HELLO already performed"),
     ("HELLO after AUTH", READY, HELLO, b"\0\1", 400, "HELLO already performed"),
@@ -143,7 +143,7 @@ def test_an_accepted_hello_is_answered_by_ack_0() -> None:
 
 def test_after_an_unsupported_version_another_may_be_tried() -> None:
     client = in_state(CONNECTED)
-    client.send(encoder.hello(1, 2))
+    client.send(encoder.hello(1, 3))
 
     assert client.send(encoder.hello(ID, 1)) == [encoder.ack(ID)]
 

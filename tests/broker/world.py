@@ -85,18 +85,22 @@ class World:
             self.broker.failed(batch, reason, self.now)
         return batch
 
+    def connect_unauthenticated(self) -> Client:
+        """A client that has sent nothing yet."""
+        return Client(self)
+
     def connect(self, key: bytes = b"key") -> Client:
         """A client that is authenticated."""
-        client = Client(self)
+        client = self.connect_unauthenticated()
         assert client.send(HELLO, encoder.auth(2, key)) == [encoder.ack(1), encoder.ack(2)]
         return client
 
 
 def message_bytes(broker: Broker) -> int:
     """What is counted as memory besides the topics and subscriptions that there are."""
-    topics = list(broker._topics.values())
+    topics = list(broker._topics)
     names = [topic.name for topic in topics]
-    names += [subscription.topic.name for t in topics for subscription in t.subscriptions]
+    names += [cursor.topic.name for topic in topics for cursor in topic.cursors]
     return broker.stats.memory_bytes - sum(len(name) + OVERHEAD_BYTES for name in names)
 
 
@@ -132,7 +136,11 @@ class Client:
 
     def send(self, *frames: bytes) -> list[bytes]:
         """Send the frames in one write. What comes back until the session waits for something."""
-        data = b"".join(frames)
+        self.feed(b"".join(frames))
+        return self.replies()
+
+    def feed(self, data: bytes) -> None:
+        """Send bytes, and take nothing of what comes back."""
         while data:
             room = self.session.decoder.room()
             count = min(len(room), len(data))
@@ -140,7 +148,6 @@ class Client:
             self.session.received(count)
             self.session.advance(self.world.now)
             data = data[count:]
-        return self.replies()
 
     def replies(self) -> list[bytes]:
         """What comes now, without sending anything."""

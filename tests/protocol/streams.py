@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from blipmq.errors import FramingError
 from blipmq.protocol import encoder
 from blipmq.protocol.decoder import Decoder
-from blipmq.protocol.frames import PUBLISH, TYPES, Frame
+from blipmq.protocol.frames import PUBLISH, TYPES, TYPES_V2, Frame
 from blipmq.protocol.run import Run
+from tests.protocol.reference import property_bytes
 
 MAXIMAL_TOPIC = "ü".encode() * 32_767 + b"x"
 TOPICS = [b"t", b"u", b"topic/with/levels", "täglich".encode(), MAXIMAL_TOPIC]
@@ -58,6 +59,107 @@ other_frames = st.builds(
 )
 streams = st.lists(
     st.one_of(equal_frames(), messages, malformed_messages, other_frames), max_size=12
+).map(b"".join)
+
+
+# Version 2
+
+_durations = st.sampled_from([bytes(8), bytes(7) + b"\x05", (2**53).to_bytes(8, "big")])
+_VALUES: dict[int, st.SearchStrategy[bytes]] = {
+    1: _durations,
+    2: _durations,
+    3: st.sampled_from([b"m", b"n", b"message id", b"m" * 128]),
+    4: st.sampled_from([b"", b"k", b"l", b"k" * 1024]),
+    5: st.just(b"reply"),
+    6: st.sampled_from([b"", b"text", "täxt".encode()]),
+    7: st.sampled_from([b"00-1", b"00-2", "ü".encode()]),
+    8: st.sampled_from([b"\0", b"\1n", b"\1nvalue", b"\1nother"]),
+    9: st.sampled_from([bytes(8), bytes(7) + b"\1"]),
+    64: st.binary(max_size=3),
+}
+_wrong_values = st.sampled_from(
+    [
+        (1, bytes(7)),
+        (2, (2**53 + 1).to_bytes(8, "big")),
+        (3, b""),
+        (3, bytes(129)),
+        (5, b"\xff"),
+        (7, b"\xff"),
+        (8, b"\x02n"),
+        (16, b"\0\2"),
+        (63, b""),
+    ]
+)
+_values = st.sampled_from(sorted(_VALUES)).flatmap(
+    lambda id_: st.tuples(st.just(id_), _VALUES[id_])
+)
+
+
+def _encoded(values: list[tuple[int, bytes]]) -> bytes:
+    return b"".join(property_bytes(*value) for value in values)
+
+
+properties = st.lists(_values, max_size=4, unique_by=lambda value: value[0]).map(_encoded)
+odd_properties = st.one_of(
+    st.lists(_values | _wrong_values, max_size=4).map(_encoded),
+    st.binary(max_size=9),
+)
+"""Many of them malformed."""
+
+property_messages = st.builds(
+    encoder.message, correlation_ids, qualities, topics, properties | odd_properties, bodies
+)
+
+
+@st.composite
+def equal_property_messages(draw: st.DrawFn) -> bytes:
+    """Messages of one topic, QoS and size, enough of them to be compared column by column.
+
+    One or two properties vary, among values of one size; sometimes one that is odd is among them.
+    """
+    topic = draw(st.sampled_from(TOPICS[:-1]))
+    qos = draw(st.sampled_from([0, 1, 1, 1]))
+    shapes = [
+        [(3, b"id%04d"), (7, b"00-%07d")],
+        [(3, b"id%04d")],
+        [(1, bytes(7) + b"\5"), (3, b"id%04d"), (4, b"key%03d")],
+        [(4, b"key%03d"), (9, b"%08d")],
+        [(8, b"\1n%03d"), (8, b"\2nn%03d"), (7, b"%03d")],
+        [(2, bytes(7) + b"\5"), (6, b"text")],
+        [(5, b"reply"), (64, b"%03d")],
+        [(64, b"any")],
+        [],
+    ]
+    shape = draw(st.sampled_from(shapes))
+    count = draw(st.integers(1, 300))
+    modulus = draw(st.sampled_from([1, 2, 1000]))
+    frames = []
+    for i in range(count):
+        values = [(id_, v % (i % modulus) if b"%" in v else v) for id_, v in shape]
+        frames.append(bytearray(encoder.message(i, qos, topic, _encoded(values), b"body")))
+    if draw(st.booleans()):
+        odd = draw(st.integers(0, count - 1))
+        place = draw(st.integers(13, len(frames[0]) - 1))
+        frames[odd][place] = draw(st.sampled_from([0, 1, 3, 4, 0x20, 0xC3, 0xFF]))
+    return b"".join(frames)
+
+
+v2_frames = st.builds(
+    encoder.frame,
+    st.sampled_from(sorted(set(TYPES_V2) - {PUBLISH})),
+    correlation_ids,
+    st.binary(max_size=40),
+)
+streams_v2 = st.lists(
+    st.one_of(
+        equal_frames(most=60),
+        equal_property_messages(),
+        messages,
+        property_messages,
+        malformed_messages,
+        v2_frames,
+    ),
+    max_size=12,
 ).map(b"".join)
 
 read_sizes = st.one_of(
@@ -120,9 +222,16 @@ def decode(
     return items, False
 
 
+def decoder_v2(properties_max: int = 65_535) -> Decoder:
+    decoder = Decoder()
+    decoder.version = 2
+    decoder.properties_max = properties_max
+    return decoder
+
+
 def decode_run(*frames: bytes) -> Run:
     """The one run that these frames make when they come in one read."""
-    decoder = Decoder()
+    decoder = decoder_v2()
     decoder.feed(b"".join(frames))
     (run,) = drain(decoder)
     assert isinstance(run, Run)

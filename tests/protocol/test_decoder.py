@@ -121,6 +121,26 @@ def test_one_other_byte_among_frames_of_one_size_ends_the_run_before_it(
     assert [frame.data for item in items for frame in read_item(item)] == frames
 
 
+@pytest.mark.parametrize("place", [1, 3, 15, 16, 599])
+def test_one_other_topic_among_very_many_frames_of_one_size_is_seen(place: int) -> None:
+    frames = [encoder.publish(i, 1, b"u" if i == place else b"t", b"") for i in range(600)]
+
+    items, _ = decode(Decoder(), [b"".join(frames)])
+
+    counts = [item.count for item in items if isinstance(item, Run)]
+    assert counts == [place, 1, 599 - place][: 2 + (place < 599)]
+    assert [frame.data for item in items for frame in read_item(item)] == frames
+
+
+def test_topics_that_take_turns_are_seen() -> None:
+    frames = [encoder.publish(i, 1, b"t%d" % (i % 7), b"") for i in range(600)]
+
+    items, _ = decode(Decoder(), [b"".join(frames)])
+
+    assert [frame.data for item in items for frame in read_item(item)] == frames
+    assert len(items) == 600
+
+
 def test_a_longer_frame_among_frames_of_one_size_stays_in_the_run() -> None:
     frames = [encoder.publish(i, 0, b"t", b"xyz") for i in range(200)]
     frames[120] = encoder.publish(120, 0, b"t", b"xyz" * 40)

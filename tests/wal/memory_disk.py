@@ -5,6 +5,7 @@ What was written is there at once, as it is for a process that is killed; there 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 
 import attrs
 
-from blipmq.wal.disk import DirectoryLocked, Disk, File
+from blipmq.wal.disk import DirectoryLocked, Disk, File, ReadFile
 
 Call = Literal[
     "lock",
@@ -65,10 +66,14 @@ class _Fault:
 
 
 class MemoryDisk(Disk):
-    """`files` holds the content by name, `operations` all that changed it, in order."""
+    """`files` holds the content by name, `operations` all that changed it, in order.
 
-    def __init__(self, directory: Path = Path("/log")) -> None:
+    With a `capacity` it is full when all files together have so many bytes.
+    """
+
+    def __init__(self, directory: Path = Path("/log"), capacity: int | None = None) -> None:
         super().__init__(directory)
+        self.capacity = capacity
         self.files: dict[str, bytearray] = {}
         self.operations: list[Operation] = []
         self.locked = False
@@ -90,7 +95,7 @@ class MemoryDisk(Disk):
 
     def after_kill(self) -> MemoryDisk:
         """What the next process finds: the same files, and nobody who holds them."""
-        disk = MemoryDisk(self.directory)
+        disk = MemoryDisk(self.directory, self.capacity)
         disk.files = {name: bytearray(content) for name, content in self.files.items()}
         return disk
 
@@ -116,6 +121,12 @@ class MemoryDisk(Disk):
                 part.apply(self.files)
                 self.operations.append(part)
             raise self.error(fault, operation.name)
+        room = self.free()
+        if self.capacity is not None and len(operation.data) > room:
+            part = attrs.evolve(operation, data=operation.data[:room])
+            part.apply(self.files)
+            self.operations.append(part)
+            raise self.error(_Fault(errno.ENOSPC, 0, 1, room), operation.name)
         operation.apply(self.files)
         self.operations.append(operation)
 
@@ -154,8 +165,29 @@ class MemoryDisk(Disk):
         self._touch("read", name)
         return bytes(self.files[name])
 
+    def open_to_read(self, name: str) -> ReadFile:
+        self._touch("open", name)
+        return MemoryReadFile(self, name)
+
     def size(self, name: str) -> int:
         return len(self.files[name])
+
+    @property
+    def used(self) -> int:
+        """Bytes of all files."""
+        return sum(map(len, self.files.values()))
+
+    def free(self) -> int:
+        """Without a capacity nothing, so that nothing is reserved of it."""
+        return 0 if self.capacity is None else max(0, self.capacity - self.used)
+
+    def allocate(self, name: str, size: int) -> None:
+        if name not in self.files:
+            self.do(Operation("create", name))
+        self.do(Operation("append", name, bytes(size - len(self.files[name]))))
+
+    def cut(self, name: str, size: int) -> None:
+        self.do(Operation("truncate", name, size=size))
 
     def remove(self, name: str) -> None:
         if name not in self.files:
@@ -192,6 +224,27 @@ class MemoryFile(File):
     def close(self) -> None:
         self._disk.open_files -= 1
         self._disk.do(Operation("close", self._name))
+
+
+class MemoryReadFile(ReadFile):
+    """A file of a `MemoryDisk` that is open to be read, and stays so when it is removed."""
+
+    def __init__(self, disk: MemoryDisk, name: str) -> None:
+        super().__init__(-1)
+        self._disk = disk
+        self._name = name
+        self._content = disk.files[name]
+        disk.open_files += 1
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        if fault := self._disk.check("read", self._name):
+            raise self._disk.error(fault, self._name)
+        found = self._content[offset : offset + len(buffer)]
+        buffer[: len(found)] = found
+        return len(found)
+
+    def close(self) -> None:
+        self._disk.open_files -= 1
 
 
 def replay(operations: Iterable[Operation]) -> MemoryDisk:

@@ -9,7 +9,7 @@ import pytest
 
 from blipmq.errors import LogError
 from blipmq.wal.log import Log, NoRoom
-from blipmq.wal.record import Checkpoint, Closed, Settled
+from blipmq.wal.record import Checkpoint, Closed, Moved, Settled
 from tests.wal.logs import (
     CHECKPOINT,
     FIRST,
@@ -278,6 +278,36 @@ def test_a_segment_goes_when_no_message_in_it_is_wanted(
     log.roll(CHECKPOINT, 24, {b"demo": wanted_from, b"news": None}.get)
     assert list(disk.files) == ([FIRST, LAST] if kept else [LAST])
     assert log.segments == len(disk.files)
+
+
+@pytest.mark.parametrize(
+    ("retained_from_ms", "kept"), [(None, []), (1_001, []), (1_000, [FIRST]), (999, [FIRST])]
+)
+def test_a_segment_with_messages_that_are_retained_stays(
+    disk: MemoryDisk, log: Log, retained_from_ms: int | None, kept: list[str]
+) -> None:
+    for number, time_ms in ((21, 900), (22, 1_000), (23, 990)):
+        log.append([run(number)], 24, time_ms)
+    log.roll(CHECKPOINT, 24, none_wanted, retained_from_ms)
+    assert list(disk.files) == [*kept, LAST]
+
+
+def test_a_segment_is_retained_after_a_restart_too(disk: MemoryDisk, log: Log) -> None:
+    log.append([run(21)], 22, 1_000)
+    log.roll(CHECKPOINT, 22, all_wanted)
+    restarted = begin(disk := disk.after_kill())
+    restarted.roll(CHECKPOINT, 22, none_wanted, 1_000)
+    assert FIRST in disk.files
+    restarted.roll(CHECKPOINT, 22, none_wanted, 1_001)
+    assert FIRST not in disk.files
+
+
+def test_a_segment_is_wanted_for_a_message_that_was_moved(disk: MemoryDisk, log: Log) -> None:
+    append(log, Moved(7, 11, 11, run(21)))
+    log.roll(CHECKPOINT, 22, {b"demo": 21}.get)
+    assert FIRST in disk.files
+    log.roll(CHECKPOINT, 22, {b"demo": 22}.get)
+    assert FIRST not in disk.files
 
 
 def test_a_segment_goes_after_a_restart_too(disk: MemoryDisk, log: Log) -> None:

@@ -13,9 +13,12 @@ from blipmq.wal.record import (
     Attempted,
     Checkpoint,
     Closed,
+    DoesNotFit,
     Fact,
+    Moved,
     Opened,
     RunRecord,
+    Seen,
     Settled,
     SubscriptionState,
     UnsettledRange,
@@ -33,7 +36,14 @@ subscriptions = st.builds(
     topics,
     u64,
     st.lists(st.builds(UnsettledRange, u64, u64, u16), max_size=4).map(tuple),
+    st.booleans(),
+    st.booleans(),
+    topics,
+    u64,
+    u64,
+    u32,
 )
+seen = st.builds(Seen, topics, st.lists(st.tuples(u64, topics), max_size=3).map(tuple))
 runs = st.builds(RunRecord, topics, u64, u32, st.binary(min_size=1), u64)
 facts: st.SearchStrategy[Fact] = (
     st.builds(Settled, u64, u64, u64)
@@ -46,6 +56,7 @@ facts: st.SearchStrategy[Fact] = (
         st.lists(u64, max_size=4).map(tuple),
         st.lists(subscriptions, max_size=3).map(tuple),
         st.lists(st.tuples(topics, u64), max_size=3).map(tuple),
+        st.lists(seen, max_size=3).map(tuple),
     )
 )
 
@@ -74,6 +85,16 @@ def test_a_run_is_read_as_written_and_its_first_number_is_the_id(run: RunRecord,
     assert StoredRun.of(found) == StoredRun.of(run)
 
 
+@given(u64, u64, u64, runs, u32)
+def test_a_moved_run_is_read_as_written_and_its_first_number_is_the_id(
+    subscription: int, first: int, last: int, run: RunRecord, salt: int
+) -> None:
+    ((id_, found),) = decoded(encoded(Moved(subscription, first, last, run), 9, salt), salt)
+    assert isinstance(found, Moved)
+    assert (id_, found.settled) == (run.first, Settled(subscription, first, last))
+    assert StoredRun.of(found.run) == StoredRun.of(run)
+
+
 @given(st.lists(facts, max_size=6))
 def test_records_follow_each_other_without_a_gap(several: list[Fact]) -> None:
     data = b"".join(encoded(fact) for fact in several)
@@ -96,6 +117,9 @@ def test_attempts_that_do_not_fit_are_kept_as_the_most_that_fits() -> None:
     state = SubscriptionState(1, "k", b"t", 5, (UnsettledRange(1, 2, 70_000),))
     ((_, fact),) = decoded(encoded(Opened(state)))
     assert fact == Opened(attrs.evolve(state, unsettled=(UnsettledRange(1, 2, 65_535),)))
+    most = SubscriptionState(1, "k", b"t", 5, max_attempts=1 << 40)
+    ((_, fact),) = decoded(encoded(Opened(most)))
+    assert fact == Opened(attrs.evolve(most, max_attempts=0xFFFF_FFFF))
     assert decoded(encoded(Attempted(1, 2, 3, 70_000))) == [(9, Attempted(1, 2, 3, 65_535))]
 
 
@@ -110,6 +134,62 @@ def test_the_layout_of_a_run_is_the_documented_one() -> None:
     payload = b"\x01" + struct.pack("<QH", 1_700, 4) + b"demo" + struct.pack("<I", 2) + b"frames"
     run = RunRecord(b"demo", 21, 2, b"frames", 1_700)
     assert encoded(run, 99, 5) == record_with_payload(payload, 21, 5)
+
+
+def test_the_layout_of_a_moved_run_is_the_documented_one() -> None:
+    payload = b"\x08" + struct.pack("<QQQQH", 7, 11, 12, 1_700, 4) + b"demo"
+    payload += struct.pack("<I", 2) + b"frames"
+    moved = Moved(7, 11, 12, RunRecord(b"demo", 21, 2, b"frames", 1_700))
+    assert encoded(moved, 99, 5) == record_with_payload(payload, 21, 5)
+
+
+def test_the_layout_of_a_subscription_is_the_documented_one() -> None:
+    payload = b"\x0a\x03" + struct.pack("<QQQQIB", 7, 5, 20, 30_000, 3, 3) + b"key"
+    payload += struct.pack("<H", 4) + b"demo" + struct.pack("<H", 1) + b"n"
+    payload += struct.pack("<IQQH", 1, 11, 12, 2)
+    ranges = (UnsettledRange(11, 12, 2),)
+    state = SubscriptionState(7, "key", b"demo", 20, ranges, True, True, b"n", 5, 30_000, 3)
+    assert encoded(Opened(state), 9, 1) == record_with_payload(payload)
+
+
+def test_the_layout_of_a_checkpoint_is_the_documented_one() -> None:
+    payload = b"\x0b" + struct.pack("<QIQIIH", 1_000, 1, 3, 0, 1, 4) + b"demo"
+    payload += struct.pack("<QIH", 5, 1, 4) + b"news" + struct.pack("<IQH", 1, 1_700, 2) + b"id"
+    seen = Seen(b"news", ((1_700, b"id"),))
+    checkpoint = Checkpoint(1_000, (3,), (), ((b"demo", 5),), (seen,))
+    assert encoded(checkpoint, 9, 1) == record_with_payload(payload)
+
+
+OLDER = struct.pack("<QQB", 7, 20, 3) + b"key" + struct.pack("<H", 4) + b"demo"
+OLDER += struct.pack("<IQQH", 1, 11, 12, 2)
+OF_OLDER = SubscriptionState(7, "key", b"demo", 20, (UnsettledRange(11, 12, 2),))
+
+
+def test_a_subscription_of_an_older_log_is_read() -> None:
+    assert decoded(record_with_payload(b"\x03" + OLDER)) == [(9, Opened(OF_OLDER))]
+
+
+def test_a_checkpoint_of_an_older_log_is_read() -> None:
+    payload = b"\x05" + struct.pack("<QIQI", 1_000, 1, 3, 1) + OLDER
+    payload += struct.pack("<IH", 1, 4) + b"demo" + struct.pack("<Q", 5)
+    expected = Checkpoint(1_000, (3,), (OF_OLDER,), ((b"demo", 5),))
+    assert decoded(record_with_payload(payload)) == [(9, expected)]
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        RunRecord(b"t" * 65_536, 1, 1, b"frames"),
+        Opened(SubscriptionState(1, "k", b"t" * 65_536, 5)),
+        Opened(SubscriptionState(1, "k" * 256, b"t", 5)),
+        Opened(SubscriptionState(1, "k", b"t", 5, name=b"n" * 65_536)),
+        Checkpoint(1, kept=((b"t" * 65_536, 1),)),
+        Checkpoint(1, seen=(Seen(b"t", ((1, b"i" * 65_536),)),)),
+    ],
+)
+def test_what_a_record_cannot_hold_is_an_error(fact: Fact) -> None:
+    with pytest.raises(DoesNotFit, match="longer than the log takes"):
+        record.encode(fact, 9, 1)
 
 
 def test_a_record_written_with_another_salt_does_not_check() -> None:
@@ -139,6 +219,14 @@ def test_a_record_without_its_last_byte_does_not_check_whatever_its_checksum_is(
         b"\x05" + bytes(8),
         b"\x05" + bytes(8) + struct.pack("<I", 4_000_000_000),
         b"\x05" + bytes(16) + struct.pack("<IH", 1, 9) + b"short",
+        b"\x08" + bytes(33),
+        b"\x08" + bytes(32) + struct.pack("<H", 500) + bytes(40),
+        b"\x09" + bytes(40),
+        b"\x0a" + bytes(37),
+        b"\x0a\x04" + bytes(60),
+        b"\x0a" + bytes(37) + b"\xff" + bytes(8),
+        b"\x0b" + bytes(20),
+        b"\x0b" + bytes(20) + struct.pack("<IH", 1, 9) + b"short",
     ],
 )
 def test_a_record_that_does_not_fit_its_kind_is_an_error_that_names_the_kind(

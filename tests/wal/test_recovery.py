@@ -11,7 +11,7 @@ import pytest
 
 from blipmq.errors import CorruptLog, LogError
 from blipmq.wal.log import Log
-from blipmq.wal.record import Checkpoint, Closed, Opened, Settled
+from blipmq.wal.record import Checkpoint, Closed, Moved, Opened, Settled
 from tests.wal.logs import (
     CHECKPOINT,
     FIRST,
@@ -53,6 +53,20 @@ def test_everything_appended_is_found_again_in_order() -> None:
     found = read(disk.after_kill())
     assert found.facts == [CHECKPOINT, Opened(SUBSCRIPTION), Settled(7, 21, 21), Closed(7, 25)]
     assert found.runs == [StoredRun.of(first, TIME_MS), StoredRun.of(second, TIME_MS)]
+
+
+def test_a_moved_run_is_found_among_the_facts_and_among_the_runs() -> None:
+    disk = MemoryDisk()
+    log = begin(disk)
+    append(log, run(21), Moved(7, 11, 12, moved := run(22, 3, b"")), run(25))
+    found = read(disk.after_kill())
+    assert found.runs[1] == StoredRun.of(moved, TIME_MS)
+    assert found.numbers == [21, 22, 25]
+    assert found.next_number == 26
+    _, fact = found.facts
+    assert isinstance(fact, Moved)
+    assert fact.settled == Settled(7, 11, 12)
+    assert StoredRun.of(fact.run) == attrs.evolve(StoredRun.of(moved, TIME_MS), data=b"")
 
 
 def test_facts_come_with_the_number_that_was_next() -> None:

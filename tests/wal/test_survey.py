@@ -64,7 +64,8 @@ def test_the_oldest_message_counts_even_when_the_clock_went_back(tmp_path: Path)
 
 def test_subscriptions_have_what_they_did_not_settle(path: Path) -> None:
     (subscription,) = surveyed(path).subscriptions.values()
-    assert (subscription.id, subscription.owner, subscription.topic) == (7, "key-1", b"demo")
+    state = subscription.state
+    assert (state.id, state.owner, state.topic) == (7, "key-1", b"demo")
     unsettled = subscription.unsettled
     assert (unsettled.messages, unsettled.first, unsettled.last) == (1, 23, 23)
     assert unsettled.bytes == frames(run(23))
