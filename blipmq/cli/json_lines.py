@@ -6,19 +6,29 @@
     time            when it was logged, ISO 8601 in UTC
     body            text; or, when that is not UTF-8,
     body_base64     its bytes
+    properties      object, as in `json_properties`; missing when it has none
     subscriptions   ids of the subscriptions that want it
     kept            true when it waits for a first subscription; else missing
+    delayed         true when it is to be published yet, `delay_ms` after `time`; else missing
 
-To be imported a line needs the topic and a body, may have a time, and all else is ignored.
+To be imported a line needs the topic and a body, may have a time and properties, and all else is
+ignored.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+from blipmq.cli.json_properties import (
+    bytes_json,
+    json_bytes,
+    json_properties,
+    properties_json,
+    utf8,
+)
+from blipmq.protocol.properties import NO_PROPERTIES
 from blipmq.wal.transfer import StoredMessage
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -44,13 +54,14 @@ def to_line(message: StoredMessage) -> str:
         "qos": message.qos,
         "time": time_text(message.time_ms),
     }
-    try:
-        fields["body"] = message.body.decode()
-    except UnicodeDecodeError:
-        fields["body_base64"] = base64.b64encode(message.body).decode()
+    fields |= bytes_json("body", message.body)
+    if message.properties != NO_PROPERTIES:
+        fields["properties"] = properties_json(message.properties)
     fields["subscriptions"] = message.subscriptions
     if message.kept:
         fields["kept"] = True
+    if message.delayed:
+        fields["delayed"] = True
     return _encode(fields)
 
 
@@ -70,28 +81,25 @@ def from_line(line: str | bytes) -> StoredMessage:
     topic = fields.get("topic")
     if not isinstance(topic, str):
         raise ValueError("expected a text as `topic`")
-    message = StoredMessage(_utf8(topic), _body(fields), time_ms=_time_ms(fields.get("time")))
+    message = StoredMessage(
+        utf8(topic),
+        _body(fields),
+        time_ms=_time_ms(fields.get("time")),
+        properties=json_properties(fields.get("properties", {})),
+    )
     message.check()
     return message
 
 
 def _body(fields: dict[str, object]) -> bytes:
     match fields:
-        case {"body": str(text)} if "body_base64" not in fields:
-            return _utf8(text)
-        case {"body_base64": str(text)} if "body" not in fields:
-            try:
-                return base64.b64decode(text, validate=True)
-            except ValueError:
-                raise ValueError("`body_base64` is not base64") from None
-    raise ValueError("expected either a text as `body` or base64 as `body_base64`")
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("there is half of a surrogate pair in the text") from None
+        case {"body": str()} if "body_base64" not in fields:
+            pass
+        case {"body_base64": str()} if "body" not in fields:
+            pass
+        case _:
+            raise ValueError("expected either a text as `body` or base64 as `body_base64`")
+    return json_bytes(fields, "body") or b""
 
 
 def _time_ms(value: object) -> int:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blipmq.cli.json_lines import time_text
+from blipmq.wal.record import SubscriptionState
 from blipmq.wal.segment import segment_name
 from blipmq.wal.survey import Amount, Survey
 
@@ -40,9 +41,15 @@ def survey_json(path: Path, survey: Survey, now_ms: int) -> dict[str, object]:
         ],
         "subscriptions": [
             {
-                "id": subscription.id,
-                "owner": subscription.owner,
-                "topic": subscription.topic.decode(errors="replace"),
+                "id": subscription.state.id,
+                "owner": subscription.state.owner,
+                "topic": subscription.state.topic.decode(errors="replace"),
+                "name": subscription.state.name.decode(errors="replace"),
+                "shared": subscription.state.shared,
+                "pattern": subscription.state.pattern,
+                "parent": subscription.state.parent or None,
+                "ack_wait_ms": subscription.state.ack_wait_ms,
+                "max_attempts": subscription.state.max_attempts,
                 "cursor": subscription.cursor,
                 "unsettled": _amount_json(subscription.unsettled, now_ms),
             }
@@ -52,6 +59,10 @@ def survey_json(path: Path, survey: Survey, now_ms: int) -> dict[str, object]:
             {"topic": topic.decode(errors="replace"), **_amount_json(amount, now_ms)}
             for topic, amount in sorted(survey.kept.items())
         ],
+        "delayed": [
+            {"topic": topic.decode(errors="replace"), **_amount_json(amount, now_ms)}
+            for topic, amount in sorted(survey.delayed.items())
+        ],
         "checkpoint": None
         if checkpoint is None
         else {
@@ -59,6 +70,7 @@ def survey_json(path: Path, survey: Survey, now_ms: int) -> dict[str, object]:
             "reserved_number": checkpoint.reserved,
             "older_segments": list(checkpoint.segments),
             "subscriptions": len(checkpoint.subscriptions),
+            "message_ids": sum(len(seen.ids) for seen in checkpoint.seen),
         },
         "torn_bytes": survey.torn_bytes,
         "damages": [
@@ -112,20 +124,32 @@ def _tables(survey: Survey, now_ms: int) -> Iterable[Table]:
         segments.add_row(segment_name(s.sequence), decimal(s.bytes), str(s.records), *times)
     yield segments
     amount = ("messages", "bytes", "first", "last", "oldest")
-    topics = _table("Topics", "all messages in the log", "topic", *amount)
-    for topic, found in sorted(survey.topics.items()):
-        topics.add_row(_text(topic), *_amount_row(found, now_ms))
-    yield topics
-    title = "Durable subscriptions"
-    subscriptions = _table(title, "unsettled messages", "id", "<owner", "<topic", "cursor", *amount)
+    yield _topics("Topics", "all messages in the log", survey.topics, now_ms)
+    columns = ("<owner", "<topic", "<name", "<kind", "cursor", *amount)
+    subscriptions = _table("Durable subscriptions", "unsettled messages", "id", *columns)
     for _, its in sorted(survey.subscriptions.items()):
-        row = (str(its.id), its.owner, _text(its.topic), str(its.cursor))
-        subscriptions.add_row(*row, *_amount_row(its.unsettled, now_ms))
+        state = its.state
+        row = (state.owner, _text(state.topic), _text(state.name), _kind(state), str(its.cursor))
+        subscriptions.add_row(str(state.id), *row, *_amount_row(its.unsettled, now_ms))
     yield subscriptions
-    kept = _table("Kept", "messages for a first subscription", "topic", *amount)
-    for topic, found in sorted(survey.kept.items()):
-        kept.add_row(_text(topic), *_amount_row(found, now_ms))
-    yield kept
+    yield _topics("Kept", "messages for a first subscription", survey.kept, now_ms)
+    yield _topics("Delayed", "messages that are to be published yet", survey.delayed, now_ms)
+
+
+def _topics(title: str, caption: str, amounts: dict[bytes, Amount], now_ms: int) -> Table:
+    table = _table(title, caption, "topic", "messages", "bytes", "first", "last", "oldest")
+    for topic, amount in sorted(amounts.items()):
+        table.add_row(_text(topic) if topic else "(delayed)", *_amount_row(amount, now_ms))
+    return table
+
+
+def _kind(state: SubscriptionState) -> str:
+    """What sort of subscription it is."""
+    if state.pattern:
+        return "pattern"
+    if state.parent:
+        return f"of pattern {state.parent}"
+    return "shared" if state.shared else "version 1"
 
 
 def _table(title: str, caption: str, first: str, *columns: str) -> Table:

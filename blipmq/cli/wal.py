@@ -241,7 +241,7 @@ def _taken(path: Path) -> Iterator[Log]:
 
 
 def _say_torn(scan: LogScan) -> None:
-    torn = [(r.sequence, r.size - r.torn, r.torn) for r in scan.readers.values() if r.torn]
+    torn = [(r.sequence, r.kept_end, r.torn) for r in scan.readers.values() if r.torn]
     if scan.begun is not None:
         torn.append((scan.begun, 0, scan.begun_bytes))
     for sequence, offset, size in torn:

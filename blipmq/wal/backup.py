@@ -127,7 +127,9 @@ class _Backup:
         raise CorruptLog(f"{self.log.directory / segment_name(self.newest)}: {NO_CHECKPOINT}")
 
     def _check(self, sequence: int, *, last: bool) -> Checkpoint | None:
-        """Count the messages of a copied segment and cut a torn tail off; its checkpoint, if any.
+        """Count the messages of a copied segment; its checkpoint, if any.
+
+        Cuts off a torn tail, and the zeros that a daemon has not written over yet.
 
         Raises CorruptLog when it is damaged.
         """
@@ -141,9 +143,9 @@ class _Backup:
             first = first or fact
             run = run_in(fact)
             self.messages += 0 if run is None else run.count
-        if reader.torn:
+        if reader.kept_end < reader.size:
             with (self.copy.directory / path.name).open("rb+") as file:
-                file.truncate(reader.size - reader.torn)
+                file.truncate(reader.kept_end)
                 os.fsync(file.fileno())
         if first is not None and not isinstance(first, Checkpoint):
             raise CorruptLog(f"{path}: offset 0: {NO_CHECKPOINT}")

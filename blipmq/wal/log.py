@@ -14,9 +14,10 @@ from pathlib import Path
 
 import attrs
 
-from blipmq.errors import CorruptLog, LogError
+from blipmq.errors import LogError
 from blipmq.wal.disk import DirectoryLocked, Disk, File
 from blipmq.wal.index import LOG_ENTRIES_MAX
+from blipmq.wal.next_segment import NextSegment
 from blipmq.wal.reading import LogReader
 from blipmq.wal.record import (
     Bytes,
@@ -30,10 +31,10 @@ from blipmq.wal.record import (
     encode_settled,
     run_in,
     segment_header,
-    without_data,
 )
+from blipmq.wal.recovery import Recovery
 from blipmq.wal.reserve import NO_SPACE, Reserve
-from blipmq.wal.segment import Segment, SegmentReader, segment_name, sequences
+from blipmq.wal.segment import Segment, SegmentReader, segment_name
 
 _NO_ROOM = frozenset({errno.EFBIG, errno.EMFILE, errno.ENFILE})
 
@@ -69,9 +70,12 @@ class Log:
     """How much of the log `runs` has read, of `total_bytes`."""
     total_bytes: int = 0
     reserve: Reserve | None = None
+    _next: NextSegment = attrs.field(init=False)
     _segments: list[Segment] = attrs.Factory(list)
     _file: File | None = None
     _current_salt: int = 0
+    _prepared: bool = False
+    """Whether the last segment began in a file of zeros."""
     _dirty: bool = False
     _failed: bool = False
     """Whether an fsync failed: then it is not tried again."""
@@ -79,6 +83,9 @@ class Log:
     """Where the checkpoint of the last segment ends."""
     _synced: Synced | None = None
     """How much of the last segment is known to be on the disk, and is not said in the log yet."""
+
+    def __attrs_post_init__(self) -> None:
+        self._next = NextSegment(self.disk, self.segment_bytes)
 
     @classmethod
     def open(
@@ -119,72 +126,18 @@ class Log:
         CorruptLog for everything that no crash leaves behind.
         """
         try:
-            return self._recover()
+            if self.reserve is not None:
+                self.reserve.begin()
+            self._next.forget()
+            recovery = Recovery.of(self.disk)
         except OSError as error:
             raise LogError(f"{error.filename or self.disk.directory}: {error.strerror}") from None
-
-    def _recover(self) -> tuple[list[tuple[int, Fact]], int]:
-        if self.reserve is not None:
-            self.reserve.begin()
-        found = sequences(self.disk.names())
-        if not found:
-            return [], 0
-        facts, number = self._read_last(found[-1])
-        if not facts:
-            # It was torn before its first checkpoint was written: nothing was ever in it, and the
-            # segment before it, if there was one, was still in use.
-            torn = found.pop()
-            if torn > 1:
-                if found[-1:] != [torn - 1]:
-                    raise CorruptLog(f"{self._path(torn - 1)}: the segment is missing")
-                facts, number = self._read_last(found[-1])
-                if not facts:
-                    raise CorruptLog(f"{self._path(found[-1])}: offset 0: there is no checkpoint")
-            self.disk.remove(segment_name(torn))
-        if facts:
-            self._select(found, facts[0][1])
-        return facts, number
+        self._segments = [Segment(sequence) for sequence in recovery.segments]
+        self.torn_bytes, self.total_bytes = recovery.torn_bytes, recovery.bytes
+        return recovery.facts, recovery.number
 
     def _path(self, sequence: int) -> Path:
         return self.disk.directory / segment_name(sequence)
-
-    def _read_last(self, sequence: int) -> tuple[list[tuple[int, Fact]], int]:
-        """The facts of the last segment but for the runs, and a number above every id in it."""
-        reader = SegmentReader(self.disk, sequence, last=True)
-        facts: list[tuple[int, Fact]] = []
-        number = 0
-        for id_, fact in reader:
-            if not facts and not isinstance(fact, Checkpoint):
-                where = f"{self._path(sequence)}: offset {reader.end}"
-                raise CorruptLog(f"{where}: the first record is not a checkpoint")
-            run = run_in(fact)
-            number = max(number, id_ + (0 if run is None else run.count))
-            if not isinstance(fact, RunRecord):
-                facts.append((id_, without_data(fact)))
-        if reader.torn:
-            self._cut(reader)
-        return facts, number
-
-    def _cut(self, reader: SegmentReader) -> None:
-        self.torn_bytes += reader.torn
-        file = self.disk.open(segment_name(reader.sequence))
-        try:
-            file.truncate(reader.end)
-            file.sync()
-        finally:
-            file.close()
-
-    def _select(self, found: list[int], checkpoint: Fact) -> None:
-        """Hold the segments that are there against those that the checkpoint wants."""
-        assert isinstance(checkpoint, Checkpoint)
-        wanted = {*checkpoint.segments, found[-1]}
-        if missing := sorted(wanted - set(found)):
-            raise CorruptLog(f"{self._path(missing[0])}: the segment is missing")
-        for sequence in found:
-            if sequence not in wanted:
-                self.disk.remove(segment_name(sequence))
-        self._segments = [Segment(sequence) for sequence in sorted(wanted)]
-        self.total_bytes = sum(self.disk.size(segment.name) for segment in self._segments)
 
     def runs(self) -> Iterator[RunRecord]:
         """Every run in the log, in order; its data is valid until the next one is asked for.
@@ -218,9 +171,11 @@ class Log:
 
     @property
     def full(self) -> bool:
-        """Whether the segment has its size, so that it is time to `roll`."""
+        """Whether it is time to `roll`: the segment has its size, or a quicker file is ready."""
         if not self._segments:
             return False
+        if self._next.ready and not self._prepared:
+            return True
         # A checkpoint may be long; a segment holds that much besides.
         return self._segments[-1].size - self._head_bytes >= self.segment_bytes
 
@@ -253,11 +208,13 @@ class Log:
         sequence = self._segments[-1].sequence + 1 if self._segments else 1
         salt = self.salt()
         head = [segment_header(sequence, salt), *encode(checkpoint, next_number, salt)]
+        prepared = self._next.ready
         file = self._begin_somehow(segment_name(sequence), head)
         if self._file is not None:
             self._close(self._file)
         self._file, self._current_salt, self._dirty = file, salt, False
         self._synced, self._head_bytes = None, file.size
+        self._prepared, self._next.wanted = prepared, not self._next.ready
         removed = [segment for segment in self._segments if segment not in kept]
         self._segments = [*kept, Segment(sequence, file.size)]
         self._bound_indexes()
@@ -274,6 +231,8 @@ class Log:
         self, wanted_from: Callable[[bytes], int | None], retained_from_ms: int | None = None
     ) -> bool:
         """Whether `roll` would give back clearly more space than it takes."""
+        if self._next.ready:
+            return True
         freed = sum(
             segment.size
             for segment in self._segments
@@ -297,7 +256,7 @@ class Log:
     def _begin(self, name: str, head: Sequence[Bytes]) -> File:
         file = None
         try:
-            file = self.disk.create(name)
+            file = self._next.take(name) or self.disk.create(name)
             file.append(head)
             file.sync()
             self.disk.sync_directory()
@@ -406,6 +365,19 @@ class Log:
             return NoSpace(text)
         return NoRoom(text) if error.errno in _NO_ROOM else LogError(text)
 
+    @property
+    def wants_next(self) -> bool:
+        """Whether there is something for `prepare` to do."""
+        return self._next.wanted
+
+    def prepare(self) -> bool:
+        """Write a piece of the file that the next segment begins in; whether there is more to do.
+
+        May run beside all other methods but `close`. A disk on which it fails, or which has little
+        room, goes without it.
+        """
+        return self._next.prepare()
+
     def reader(self) -> LogReader:
         """A reader of messages; each thread that reads needs one of its own."""
         return LogReader(self.disk, lambda: self._segments)
@@ -434,11 +406,16 @@ class Log:
             try:
                 if file is not None:
                     self._close(file)
+                self._next.forget()
+            except OSError as error:
+                raise LogError(f"{error.filename}: {error.strerror}") from None
             finally:
                 self.disk.unlock()
 
     def _close(self, file: File) -> None:
         try:
+            if file.allocated > file.size:
+                file.truncate(file.size)
             file.close()
         except OSError as error:
             raise LogError(f"close failed: {error.strerror}") from None

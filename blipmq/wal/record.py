@@ -94,6 +94,11 @@ TOPIC_AT: Final = 1 + 8
 MOVED_TOPIC_AT: Final = TOPIC_AT + 3 * 8
 """The same in the payload of a moved one."""
 
+DELAYED_TOPIC: Final = b""
+"""The topic under which messages are logged that are published later."""
+DELAYED_ID: Final = 0
+"""The subscription of that topic, which has settled those that were published."""
+
 _SHARED: Final = 1
 _PATTERN: Final = 2
 

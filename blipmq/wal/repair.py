@@ -16,11 +16,13 @@ import attrs
 from blipmq.errors import LogError
 from blipmq.wal.backup import CHUNK_BYTES, copy_file, sync_directory
 from blipmq.wal.disk import Disk
+from blipmq.wal.next_segment import NEXT_NAME
 from blipmq.wal.record import (
     SEGMENT_HEADER_BYTES,
     Bytes,
     Checkpoint,
     RunRecord,
+    Seen,
     encode,
     segment_header,
 )
@@ -28,7 +30,7 @@ from blipmq.wal.reserve import RESERVE_NAME
 from blipmq.wal.salvage import Damage
 from blipmq.wal.scan import LogScan, Loss, Progress, silent
 from blipmq.wal.segment import segment_name
-from blipmq.wal.survey import State, states
+from blipmq.wal.survey import State, kept, states
 
 _TEMPORARY: Final = "repair.tmp"
 
@@ -93,12 +95,16 @@ def plan(scan: LogScan, state: State, reserve: int, progress: Progress = silent)
     `state` is a new one; it is given the log's facts. `reserve` is how many numbers a checkpoint
     reserves at most beyond those that were reserved before.
     """
+    kept_from: dict[bytes, int] = {}
+    seen: tuple[Seen, ...] = ()
     for id_, fact in scan.facts:
         state.apply(id_, fact)
-    kept: dict[bytes, int] = {}
+        if isinstance(fact, Checkpoint):
+            seen = fact.seen
     for record in scan.runs(progress):
-        if state.kept(record):
-            kept.setdefault(record.topic, max(record.first, state.kept_from(record.topic)))
+        if kept(state, record):
+            first = max(record.first, state.kept_from(record.topic))
+            kept_from.setdefault(record.topic, first)
     useless = {damage.sequence for damage in scan.damages if damage.useless}
     removed = useless & set(scan.found)
     if useless and scan.begun is not None:
@@ -108,8 +114,8 @@ def plan(scan: LogScan, state: State, reserve: int, progress: Progress = silent)
     reserved = id_ + reserve * (scan.newest - scan.state_from + (scan.state_from == 0))
     segments = tuple(s for s in scan.wanted if s not in useless and s != scan.last)
     if checkpoint is None:
-        subscriptions, kept_from = tuple(states(state)), tuple(kept.items())
-        checkpoint = Checkpoint(reserved, segments, subscriptions, kept_from)
+        subscriptions = tuple(states(state))
+        checkpoint = Checkpoint(reserved, segments, subscriptions, tuple(kept_from.items()), seen)
     else:
         id_ = scan.facts[0][0]
         checkpoint = attrs.evolve(checkpoint, segments=segments, reserved=reserved)
@@ -128,11 +134,11 @@ def _wanted(state: State, loss: Loss) -> Wanted:
     assert loss.topic is not None
     assert loss.last is not None
     record = RunRecord(loss.topic, loss.first, loss.last - loss.first + 1, b"")
-    return Wanted(tuple(id_ for id_, _ in state.wanted(record)), state.kept(record))
+    return Wanted(tuple(id_ for id_, _ in state.wanted(record)), kept(state, record))
 
 
 def save_copy(directory: Path, destination: Path, progress: Progress = silent) -> None:
-    """Copy all files of a log but for its reserve, for good.
+    """Copy all files of a log, for good, but for those that only hold space.
 
     Raises LogError, with nothing left of the copy.
     """
@@ -142,7 +148,7 @@ def save_copy(directory: Path, destination: Path, progress: Progress = silent) -
         raise LogError(f"{destination}: {error.strerror}; nothing was changed") from None
     try:
         for path in sorted(directory.iterdir()):
-            if path.is_file() and path.name != RESERVE_NAME:
+            if path.is_file() and path.name not in (RESERVE_NAME, NEXT_NAME):
                 copy_file(path, destination / path.name, progress)
         sync_directory(destination)
         sync_directory(destination.parent)
@@ -182,7 +188,7 @@ def _content(repair: Repair, disk: Disk, sequence: int, new_salt: int) -> Iterat
     if reader is None:
         return
     data = memoryview(disk.read(segment_name(sequence)))
-    end = reader.size - reader.torn
+    end = reader.kept_end
     for damage in [*reader.damages, Damage(sequence, end, end, "")]:
         yield from (
             data[i : min(i + CHUNK_BYTES, damage.start)]

@@ -115,6 +115,8 @@ class SalvageReader:
     sequence: int
     last: bool
     size: int = 0
+    written: int = 0
+    """Where the zeros begin that reach to its end."""
     end: int = 0
     """Where the record ends that was taken last."""
     records: int = 0
@@ -133,7 +135,7 @@ class SalvageReader:
         """
         data = memoryview(self.disk.read(segment_name(self.sequence)))
         try:
-            self.size = len(data)
+            self.size, self.written = len(data), _written(data)
             yield from self._head(data)
             if self.salt is not None:
                 yield from self._records(data, self.salt)
@@ -163,12 +165,11 @@ class SalvageReader:
             reason = f"this is segment {sequence} under another name"
             yield self._damage(data, 0, self.size, reason, useless=True)
             return
-        written = _written(data)
-        if self.last and written < SEGMENT_HEADER_BYTES:
-            self.torn = len(data)
+        if self.last and self.written < SEGMENT_HEADER_BYTES:
+            self.torn = self.written
             return
         self._refuse_other_format(head)
-        self.salt = find_salt(data, self.sequence, written)
+        self.salt = find_salt(data, self.sequence, self.written)
         end = self.size if self.salt is None else SEGMENT_HEADER_BYTES
         yield self._damage(data, 0, end, reason, useless=self.salt is None)
 
@@ -214,7 +215,7 @@ class SalvageReader:
 
     def _bad(self, data: memoryview, start: int, salt: int) -> Iterator[Damage]:
         """What stands at `start`, where no record checks: nothing, a torn tail or a damage."""
-        written = _written(data) if start < self.size else start
+        written = self.written
         if written <= start:
             return
         if self.last and is_torn(data, start, written, salt, self.sequence):
@@ -223,8 +224,21 @@ class SalvageReader:
         next_ = None
         with suppress(SearchLimit):
             next_ = find_record(data, start + 1, written, salt)
-        end = self.size if next_ is None else next_
+        end = self._damage_end(data, start) if next_ is None else next_
         yield self._damage(data, start, end, "a record's checksum does not match")
+
+    def _damage_end(self, data: memoryview, start: int) -> int:
+        """Where a damage ends behind which there is no record; its own last bytes may be zeros."""
+        if self.size - start >= RECORD_HEADER_BYTES:
+            end = start + RECORD_HEADER_BYTES + int(RECORD_HEADER.unpack_from(data, start)[1])
+            if self.written <= end <= self.size:
+                return end
+        return self.written
+
+    @property
+    def kept_end(self) -> int:
+        """Where what is not torn ends, and zeros begin or what is torn."""
+        return self.written - self.torn
 
     def _damage(
         self, data: memoryview, start: int, end: int, reason: str, *, useless: bool = False

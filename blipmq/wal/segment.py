@@ -118,7 +118,7 @@ class SegmentReader:
             sequence, salt = parse_segment_header(data[:SEGMENT_HEADER_BYTES].tobytes())
         except ValueError as error:
             if self.last and _blank(data):
-                self.torn = len(data)
+                self.torn = _written(data, 0)
                 return None
             raise self._corrupt(name, 0, str(error)) from None
         if sequence != self.sequence:

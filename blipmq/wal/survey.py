@@ -11,7 +11,15 @@ from typing import Protocol
 import attrs
 
 from blipmq.protocol.run import stored_run
-from blipmq.wal.record import Checkpoint, Fact, RunRecord, SubscriptionState, UnsettledRange
+from blipmq.wal.record import (
+    DELAYED_ID,
+    DELAYED_TOPIC,
+    Checkpoint,
+    Fact,
+    RunRecord,
+    SubscriptionState,
+    UnsettledRange,
+)
 from blipmq.wal.salvage import Damage, SalvageReader
 from blipmq.wal.scan import LogScan, Progress, silent
 
@@ -49,6 +57,11 @@ class State(Protocol):
 
     def kept_from(self, topic: bytes) -> int:
         """From which number on."""
+
+
+def kept(state: State, record: RunRecord) -> bool:
+    """Whether any of a run is kept; what is delayed is not, whoever is there."""
+    return record.topic != DELAYED_TOPIC and state.kept(record)
 
 
 def states(state: State) -> Iterator[SubscriptionState]:
@@ -115,12 +128,16 @@ class SubscriptionSurvey:
 
 @attrs.define
 class Survey:
-    """`topics` counts all messages in the log, `kept` those of topics without a subscription."""
+    """`topics` counts all messages in the log, `kept` those of topics without a subscription.
+
+    `delayed` are those that are to be published yet, by the topic that they are for.
+    """
 
     segments: list[SegmentSurvey] = attrs.Factory(list)
     topics: dict[bytes, Amount] = attrs.Factory(dict)
     subscriptions: dict[int, SubscriptionSurvey] = attrs.Factory(dict)
     kept: dict[bytes, Amount] = attrs.Factory(dict)
+    delayed: dict[bytes, Amount] = attrs.Factory(dict)
     checkpoint: Checkpoint | None = None
     checkpoint_segment: int = 0
     next_number: int = 0
@@ -131,9 +148,14 @@ class Survey:
         last = record.first + record.count - 1
         self.topics.setdefault(record.topic, Amount()).add(record, record.first, last)
         for id_, ranges in state.wanted(record):
+            if id_ in self.subscriptions:
+                amount = self.subscriptions[id_].unsettled
+            else:
+                topic = stored_run(record.topic, record.first, bytes(record.data)).topic
+                amount = self.delayed.setdefault(topic, Amount())
             for range_first, range_last, _ in ranges:
-                self.subscriptions[id_].unsettled.add(record, range_first, range_last)
-        if state.kept(record):
+                amount.add(record, range_first, range_last)
+        if kept(state, record):
             first = max(record.first, state.kept_from(record.topic))
             self.kept.setdefault(record.topic, Amount()).add(record, first, last)
 
@@ -144,7 +166,8 @@ def survey(scan: LogScan, state: State, progress: Progress = silent) -> Survey:
         state.apply(id_, fact)
     found = Survey(checkpoint=scan.checkpoint, checkpoint_segment=scan.last)
     for holder in state.subscriptions.values():
-        found.subscriptions[holder.state.id] = SubscriptionSurvey(holder.state, holder.cursor)
+        if holder.state.id != DELAYED_ID:
+            found.subscriptions[holder.state.id] = SubscriptionSurvey(holder.state, holder.cursor)
     for record in scan.runs(progress):
         found._count(record, state)
     found.segments = [SegmentSurvey.of(reader) for _, reader in sorted(scan.readers.items())]

@@ -7,18 +7,35 @@ from typing import Final
 
 import attrs
 
+from blipmq.errors import BadRequest
 from blipmq.protocol import encoder
-from blipmq.protocol.frames import LENGTH_MAX_PUBLISH, LENGTH_MIN
+from blipmq.protocol.frames import LENGTH_MAX_PUBLISH, LENGTH_MIN, U16
+from blipmq.protocol.properties import (
+    NO_PROPERTIES,
+    MessageProperties,
+    encode_message_properties,
+    parse_message_properties,
+)
 from blipmq.protocol.run import stored_run
 from blipmq.wal.log import Log
-from blipmq.wal.record import Checkpoint, RunRecord
+from blipmq.wal.record import (
+    DELAYED_ID,
+    DELAYED_TOPIC,
+    Checkpoint,
+    Fact,
+    Opened,
+    RunRecord,
+    Seen,
+    SubscriptionState,
+)
 from blipmq.wal.scan import LogScan, Progress, silent
-from blipmq.wal.survey import State, states
+from blipmq.wal.survey import State, kept, states
 
 _RUN_MESSAGES_MAX: Final = 1_000
 _RUN_BYTES_MAX: Final = 1 << 20
 _TOPIC_BYTES_MAX: Final = 0xFFFF
 _HEAD_BYTES: Final = 3
+"""Of the payload, besides topic, properties with their length, and body."""
 
 
 @attrs.frozen
@@ -26,6 +43,7 @@ class StoredMessage:
     """One message. `time_ms` is when it was logged, in milliseconds since the epoch; 0: unknown.
 
     `subscriptions` are the ids of those that want it; `kept` says that it waits for one to come.
+    One with a delay is to be published yet, so long after that time.
     """
 
     topic: bytes
@@ -35,6 +53,18 @@ class StoredMessage:
     time_ms: int = 0
     subscriptions: tuple[int, ...] = ()
     kept: bool = False
+    properties: MessageProperties = NO_PROPERTIES
+
+    @property
+    def delayed(self) -> bool:
+        return self.properties.delay_ms > 0
+
+    def frame(self, number: int) -> bytes:
+        """As it is logged, with this number. Raises ValueError for properties that are none."""
+        if self.properties == NO_PROPERTIES:
+            return encoder.publish(number, 1, self.topic, self.body)
+        properties = encode_message_properties(self.properties)
+        return encoder.message(number, 1, self.topic, properties, self.body)
 
     def check(self) -> None:
         """Raises ValueError when a broker would not take such a message."""
@@ -46,7 +76,16 @@ class StoredMessage:
             self.topic.decode()
         except UnicodeDecodeError:
             raise ValueError("the topic is not UTF-8") from None
-        if LENGTH_MIN + _HEAD_BYTES + len(self.topic) + len(self.body) > LENGTH_MAX_PUBLISH:
+        properties = b""
+        if self.properties != NO_PROPERTIES:
+            properties = encode_message_properties(self.properties)
+            try:
+                parse_message_properties(properties, from_client=False)
+            except BadRequest:
+                raise ValueError("the properties are such that no broker takes them") from None
+            properties = U16.pack(len(properties)) + properties
+        size = LENGTH_MIN + _HEAD_BYTES + len(self.topic) + len(properties) + len(self.body)
+        if size > LENGTH_MAX_PUBLISH:
             raise ValueError(f"the body has {len(self.body)} bytes, more than a frame can hold")
 
 
@@ -66,8 +105,11 @@ def export(
     for id_, fact in scan.facts:
         state.apply(id_, fact)
     for record in scan.runs(progress):
-        if topic is None or record.topic == topic:
+        # Delayed messages are of no topic yet.
+        if topic is None or record.topic in (topic, DELAYED_TOPIC):
             for message in _messages(record, state):
+                if topic not in (None, message.topic):
+                    break
                 if settled or message.kept or message.subscriptions:
                     yield message
 
@@ -79,17 +121,18 @@ def _messages(record: RunRecord, state: State) -> Iterator[StoredMessage]:
         for first, last, _ in ranges:
             for number in range(first, last + 1):
                 holders[number - run.first].append(id_)
-    kept_from = state.kept_from(record.topic) if state.kept(record) else None
+    kept_from = state.kept_from(record.topic) if kept(state, record) else None
     for index, ids in enumerate(holders):
         number = run.first + index
         yield StoredMessage(
-            record.topic,
+            run.topic,
             run.body(index),
             number,
             run.qos,
             record.time_ms,
             tuple(ids),
             kept_from is not None and number >= kept_from,
+            run.properties(index),
         )
 
 
@@ -118,6 +161,7 @@ class Importer:
     time_ms: int
     topics: dict[bytes, Imported] = attrs.Factory(dict)
     _next_number: int = 1
+    _seen: tuple[Seen, ...] = ()
     _kept: dict[bytes, int] = attrs.Factory(dict)
     _durable: dict[bytes, int] = attrs.Factory(dict)
     _pending: list[StoredMessage] = attrs.Factory(list)
@@ -145,8 +189,10 @@ class Importer:
         facts, number = self.log.recover()
         for id_, fact in facts:
             state.apply(id_, fact)
+            if isinstance(fact, Checkpoint):
+                self._seen = fact.seen
         for record in self.log.runs():
-            if state.kept(record):
+            if kept(state, record):
                 first = max(record.first, state.kept_from(record.topic))
                 self._kept.setdefault(record.topic, first)
         for holder in state.subscriptions.values():
@@ -163,6 +209,7 @@ class Importer:
             (),
             tuple(states(self.state)),
             tuple(self._kept.items()),
+            self._seen,
         )
         self.log.roll(checkpoint, self._next_number, lambda topic: 0)
 
@@ -171,6 +218,9 @@ class Importer:
         return (
             message.topic == first.topic
             and message.time_ms == first.time_ms
+            and (message.properties == NO_PROPERTIES) == (first.properties == NO_PROPERTIES)
+            and message.properties.ttl_ms == first.properties.ttl_ms
+            and message.properties.delay_ms == first.properties.delay_ms
             and len(self._pending) < _RUN_MESSAGES_MAX
             and self._pending_bytes < _RUN_BYTES_MAX
         )
@@ -182,15 +232,18 @@ class Importer:
             return
         if self.log.full:
             self._roll()
-        topic, first = messages[0].topic, self._next_number
-        frames = [
-            encoder.publish(number, 1, topic, message.body)
-            for number, message in enumerate(messages, first)
-        ]
+        topic, first, delayed = messages[0].topic, self._next_number, messages[0].delayed
+        frames = [message.frame(number) for number, message in enumerate(messages, first)]
         self._next_number += len(messages)
-        record = RunRecord(topic, first, len(messages), b"".join(frames))
-        self.log.append([record], self._next_number, messages[0].time_ms or self.time_ms)
-        if topic not in self._durable:
+        its_topic = DELAYED_TOPIC if delayed else topic
+        record = RunRecord(its_topic, first, len(messages), b"".join(frames))
+        facts: list[Fact] = [record]
+        if delayed and DELAYED_ID not in self.state.subscriptions:
+            state = SubscriptionState(DELAYED_ID, "", DELAYED_TOPIC, first)
+            facts.insert(0, Opened(state))
+            self.state.apply(first, Opened(state))
+        self.log.append(facts, self._next_number, messages[0].time_ms or self.time_ms)
+        if topic not in self._durable and not delayed:
             self._kept.setdefault(topic, first)
         imported = self.topics.setdefault(topic, Imported(self._durable.get(topic, 0)))
         imported.messages += len(messages)

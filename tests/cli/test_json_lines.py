@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blipmq.cli.json_lines import from_line, time_text, to_line
+from blipmq.protocol.properties import DeadLetter, MessageProperties
 from blipmq.wal.transfer import StoredMessage
 
 TIME_MS = 1_700_000_000_123
@@ -39,12 +40,52 @@ def test_a_time_that_no_calendar_has_is_left_out() -> None:
     assert time_text(1 << 60) is None
 
 
+def test_properties_are_an_object() -> None:
+    letter = DeadLetter("expired", b"demo", 7, b"")
+    properties = MessageProperties(
+        ttl_ms=0, message_id=b"\xff", key=b"k", headers=(("h", b"v"),), dead_letter=letter
+    )
+    assert json.loads(to_line(attrs.evolve(MESSAGE, properties=properties)))["properties"] == {
+        "ttl_ms": 0,
+        "message_id_base64": "/w==",
+        "key": "k",
+        "headers": [{"name": "h", "value": "v"}],
+        "dead_letter": {"reason": "expired", "topic": "demo", "number": 7, "subscription": ""},
+    }
+
+
+def test_a_delayed_message_says_so() -> None:
+    delayed = attrs.evolve(MESSAGE, properties=MessageProperties(delay_ms=5))
+    fields = json.loads(to_line(delayed))
+    assert (fields["delayed"], fields["properties"]) == (True, {"delay_ms": 5})
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+names = texts.map(str.encode)
+durations = st.integers(0, 2**53)
+properties = st.builds(
+    MessageProperties,
+    st.none() | durations,
+    durations,
+    st.none() | st.binary(min_size=1, max_size=128),
+    st.none() | st.binary(max_size=1_024),
+    st.none() | texts.filter(bool).map(str.encode),
+    st.none() | texts,
+    st.none() | texts,
+    st.lists(st.tuples(texts, st.binary(max_size=20)), max_size=3).map(tuple),
+    st.none() | st.integers(0, 2**64 - 1),
+    st.just(1),
+    st.none() | st.builds(DeadLetter, texts, names, st.integers(0, 2**64 - 1), names),
+)
+
+
 @given(
     st.builds(
         StoredMessage,
         st.text(st.characters(codec="utf-8"), min_size=1).map(str.encode),
         st.binary() | st.text(st.characters(codec="utf-8")).map(str.encode),
         time_ms=st.integers(0, 253_402_300_799_999),
+        properties=properties,
     )
 )
 def test_a_message_is_read_as_it_was_written(message: StoredMessage) -> None:
@@ -80,6 +121,24 @@ def test_a_topic_and_a_body_are_enough() -> None:
         ('{"topic": "t", "body": "", "time": 5}', "expected ISO 8601"),
         ('{"topic": "t", "body": "", "time": "2023-11-14T22:13:20"}', "with its offset from UTC"),
         ('{"topic": "t", "body": "", "time": "yesterday"}', "expected ISO 8601"),
+        ('{"topic": "t", "body": "", "properties": 5}', "JSON object as `properties`"),
+        ('{"topic": "t", "body": "", "properties": {"tll_ms": 5}}', "unknown field `tll_ms`"),
+        ('{"topic": "t", "body": "", "properties": {"ttl_ms": "5"}}', "whole number.*`ttl_ms`"),
+        ('{"topic": "t", "body": "", "properties": {"ttl_ms": -5}}', "whole number.*`ttl_ms`"),
+        ('{"topic": "t", "body": "", "properties": {"ttl_ms": 1e300}}', "whole number"),
+        ('{"topic": "t", "body": "", "properties": {"key": 5}}', "a text as `key`"),
+        ('{"topic": "t", "body": "", "properties": {"key_base64": "&"}}', "is not base64"),
+        (
+            '{"topic": "t", "body": "", "properties": {"key": "", "key_base64": ""}}',
+            "either `key` or `key_base64`",
+        ),
+        ('{"topic": "t", "body": "", "properties": {"headers": {}}}', "a list as `headers`"),
+        ('{"topic": "t", "body": "", "properties": {"headers": [5]}}', "JSON objects in"),
+        ('{"topic": "t", "body": "", "properties": {"headers": [{"name": "n"}]}}', "a `value`"),
+        ('{"topic": "t", "body": "", "properties": {"dead_letter": 5}}', "as `dead_letter`"),
+        ('{"topic": "t", "body": "", "properties": {"dead_letter": {}}}', "of `dead_letter`"),
+        ('{"topic": "t", "body": "", "properties": {"message_id": ""}}', "empty"),
+        ('{"topic": "t", "body": "", "properties": {"key": "\\ud800"}}', "surrogate"),
     ],
 )
 def test_a_line_that_is_no_message_is_refused(line: str | bytes, reason: str) -> None:

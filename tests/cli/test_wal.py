@@ -13,7 +13,10 @@ import pytest
 
 from blipmq.broker.broker import NUMBERS_RESERVED
 from blipmq.cli import blipmq
+from blipmq.protocol.properties import MessageProperties
+from blipmq.wal.record import Checkpoint, Moved, RunRecord, Seen, SubscriptionState
 from blipmq.wal.salvage import LiveDisk
+from blipmq.wal.transfer import StoredMessage
 from tests.wal.directories import (
     QuickDisk,
     change,
@@ -88,6 +91,51 @@ def test_inspect_gives_programs_the_same_as_json(path: Path, wal: Command) -> No
     assert found["kept"][0]["topic"] == "news"
     assert found["checkpoint"]["older_segments"] == [1]
     assert (found["torn_bytes"], found["damages"]) == (0, [])
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Path:
+    """A log with what version 2 has."""
+    shared = SubscriptionState(7, "key-1", b"demo", 1, shared=True, name=b"workers", parent=5)
+    pattern = SubscriptionState(5, "key-1", b"de.*", 0, shared=True, name=b"all", pattern=True)
+    seen = (Seen(b"demo", ((1, b"a"), (2, b"b"))),)
+    states = (SubscriptionState(0, "", b"", 1), pattern, shared)
+    log = begin(QuickDisk(tmp_path / "newer"), Checkpoint(99, (), states, seen=seen))
+    delayed = StoredMessage(b"later", b"x", properties=MessageProperties(delay_ms=5_000))
+    dead = Moved(7, 1, 1, run(2, topic=b"$dead.demo"))
+    append(log, run(1), dead, RunRecord(b"", 3, 1, delayed.frame(3)), run(4))
+    log.close()
+    return tmp_path / "newer"
+
+
+def test_inspect_shows_what_version_2_has(newer: Path, wal: Command) -> None:
+    assert wal("inspect", newer) == 0
+    for text in ("workers", "of pattern 5", "pattern", "de.*", "$dead.demo", "later", "(delayed)"):
+        assert text in wal.out
+
+
+def test_inspect_gives_programs_what_version_2_has(newer: Path, wal: Command) -> None:
+    assert wal("inspect", "--json", newer) == 0
+    found = json.loads(wal.out)
+    pattern, shared = found["subscriptions"]
+    assert (pattern["topic"], pattern["name"], pattern["pattern"]) == ("de.*", "all", True)
+    assert (shared["name"], shared["shared"], shared["parent"]) == ("workers", True, 5)
+    assert shared["unsettled"]["messages"] == 1
+    assert [(topic["topic"], topic["messages"]) for topic in found["delayed"]] == [("later", 1)]
+    assert found["checkpoint"]["message_ids"] == 2
+
+
+def test_what_version_2_has_goes_out_of_a_log_and_into_one(newer: Path, wal: Command) -> None:
+    lines = newer.parent / "messages"
+    assert wal("export", newer, "--output", lines) == 0
+    assert wal("import", newer.parent / "other", lines) == 0
+    assert wal("export", newer.parent / "other") == 0
+    assert [(line["topic"], line.get("delayed")) for line in wal.lines] == [
+        ("$dead.demo", None),
+        ("later", True),
+        ("demo", None),
+    ]
+    assert wal.lines[1]["properties"] == {"delay_ms": 5_000}
 
 
 def test_inspect_gives_ages(path: Path, wal: Command, monkeypatch: pytest.MonkeyPatch) -> None:

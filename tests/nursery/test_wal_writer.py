@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from blipmq.broker.limits import Retention
 from blipmq.broker.stats import DropReason
 from blipmq.config import WalSettings
 from blipmq.errors import LogError
@@ -21,6 +22,7 @@ from tests.nursery.wakings import wakings
 from tests.peer import NO_SUBSCRIPTION, bodies, nack
 from tests.wal.memory_disk import Call
 
+MIB = 1 << 20
 NO_SPACE = (500, "durable publish failed: No space left on device")
 
 
@@ -186,6 +188,39 @@ async def test_segments_that_nobody_needs_any_more_are_removed(autojump_clock: M
         assert daemon.disk.names()[-1] > "0000000000000005.wal"
 
 
+@pytest.mark.parametrize(("policy", "prepared"), [("always", True), ("none", False)])
+async def test_where_confirms_wait_for_fsyncs_segments_begin_in_files_of_zeros(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, policy: str, prepared: bool
+) -> None:
+    monkeypatch.setattr("blipmq.nursery.wal_writer.COMMITS_BEFORE_PREPARING", 3)
+    wal, fsync_policy = WalSettings(segment_bytes=8_192), FsyncPolicy.parse(policy)
+    async with serving(disk=TimedDisk(MIB), wal=wal, fsync_policy=fsync_policy) as daemon:
+        peer = await daemon.client()
+        await peer.subscribe("demo")
+        lengths = []
+        for _ in range(5):
+            await peer.publish("demo", b"a")
+            await trio.sleep(1)
+            last = max(name for name in daemon.disk.names() if name.endswith(".wal"))
+            lengths.append(len(daemon.disk.files[last]))
+        assert [length == 8_192 for length in lengths] == [False] * 3 + [prepared] * 2
+        assert await backlog(daemon.disk) == [b"a"] * 5
+
+
+async def test_a_daemon_that_ends_while_it_prepares_a_segment_leaves_nothing_of_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blipmq.nursery.wal_writer.COMMITS_BEFORE_PREPARING", 1)
+    monkeypatch.setattr("blipmq.wal.next_segment.PIECE_BYTES", 100)
+    async with serving(disk=TimedDisk(MIB), wal=WalSettings(segment_bytes=8_192)) as daemon:
+        peer = await daemon.client()
+        await peer.publish("demo", b"a")
+        await trio.sleep(0.1)
+        assert 0 < len(daemon.disk.files["next"]) < 8_192
+    assert "next" not in daemon.disk.files
+    assert daemon.disk.open_files == 0
+
+
 async def test_without_room_for_a_new_segment_the_old_one_grows_on(
     autojump_clock: MockClock,
 ) -> None:
@@ -251,6 +286,135 @@ async def test_settlements_that_found_no_room_are_logged_when_there_is(
         daemon.disk.heal()
         await trio.sleep(1)
         assert await backlog(daemon.disk) == []
+
+
+def fill(disk: TimedDisk) -> None:
+    """Somebody else takes all there is."""
+    disk.files["ballast"] = bytearray(disk.free())
+
+
+async def test_acceptances_on_a_full_disk_outlive_the_daemon(autojump_clock: MockClock) -> None:
+    async with serving(disk=TimedDisk(16 * MIB), retry_backoff_ms=60_000) as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo")
+        await peer.publish("demo", b"a", b"b", b"c")
+        deliveries = await peer.poll(subscription, 3)
+        fill(daemon.disk)
+        await peer.settle(subscription, *deliveries[:2])
+        await trio.sleep(1)
+        assert await backlog(daemon.disk) == [b"c"]
+
+
+async def test_acceptances_are_logged_though_publishes_find_no_room(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(disk=TimedDisk(16 * MIB), retry_backoff_ms=60_000) as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo")
+        await peer.publish("demo", b"a", b"b")
+        deliveries = await peer.poll(subscription, 2)
+        fill(daemon.disk)
+        await publish_while_busy(daemon, [peer])
+        await peer.settle(subscription, deliveries[0])
+        daemon.runner.release()
+        await wait_all_tasks_blocked()
+        assert daemon.stats.nacks[500] == 2
+        assert await backlog(daemon.disk) == [b"b"]
+
+
+async def test_a_full_disk_with_nothing_that_is_wanted_frees_itself(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(disk=TimedDisk(16 * MIB), retry_backoff_ms=60_000) as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo")
+        fill(daemon.disk)
+        del daemon.disk.files["ballast"][-MIB:]
+        refused: list[Frame] = []
+        while not refused:
+            refused = await peer.publish("demo", bytes(50_000))
+        assert [nack(frame) for frame in refused] == [NO_SPACE]
+        await peer.settle(subscription, *await peer.poll(subscription, 100))
+        assert await peer.publish("demo", b"again") == []
+        assert bodies(await peer.poll(subscription, 2)) == [b"again"]
+        assert await backlog(daemon.disk) == [b"again"]
+
+
+async def test_a_full_disk_on_which_all_is_wanted_is_not_written_over_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(disk=TimedDisk(16 * MIB), retry_backoff_ms=60_000) as daemon:
+        peer = await daemon.client()
+        await peer.subscribe("demo")
+        await peer.publish("demo", b"a")
+        fill(daemon.disk)
+        segments = daemon.disk.count("create")
+        for _ in range(10):
+            assert len(await peer.publish("demo", b"b")) == 1
+        assert daemon.disk.count("create") == segments
+        assert await backlog(daemon.disk) == [b"a"]
+
+
+async def test_publishes_succeed_by_themselves_when_there_is_room_for_the_reserve_too(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(disk=TimedDisk(16 * MIB), retry_backoff_ms=60_000) as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo")
+        await peer.publish("demo", b"a")
+        fill(daemon.disk)
+        await peer.settle(subscription, *await peer.poll(subscription))
+        await trio.sleep(1)
+        assert len(await peer.publish("demo", bytes(5_000))) == 1
+        del daemon.disk.files["ballast"]
+        assert await peer.publish("demo", b"b") == []
+        assert len(daemon.disk.files["reserve"]) >= 16 * MIB // 8
+
+
+async def test_dead_letters_wait_for_room_and_hold_up_no_acceptance(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(disk=TimedDisk(16 * MIB), max_retries=1, retry_backoff_ms=100) as daemon:
+        peer = await daemon.client()
+        subscription, other = await peer.subscribe("demo"), await peer.subscribe("other")
+        await peer.publish("demo", b"given up")
+        await peer.publish("other", b"accepted")
+        await peer.poll(subscription)
+        fill(daemon.disk)
+        await trio.sleep(1)
+        await peer.settle(other, *await peer.poll(other))
+        await trio.sleep(1)
+        async with serving(disk=daemon.disk.after_kill()) as restarted:
+            again = await restarted.client()
+            assert bodies(await again.poll(await again.subscribe("other"), 10)) == []
+        del daemon.disk.files["ballast"]
+        await trio.sleep(1)
+        async with serving(disk=daemon.disk.after_kill()) as restarted:
+            again = await restarted.client()
+            dead = await again.poll(await again.subscribe("$dead.demo"), 10)
+            assert bodies(dead) == [b"given up"]
+            assert bodies(await again.poll(await again.subscribe("demo"), 10)) == []
+
+
+async def test_settled_messages_are_retained_as_long_as_told(autojump_clock: MockClock) -> None:
+    retention = Retention(settled_ms=60_000)
+    wal = WalSettings(segment_bytes=4_096)
+    async with serving(wal=wal, retention=retention) as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo")
+        for _ in range(10):
+            await peer.publish("demo", bytes(4_000))
+            await peer.settle(subscription, *await peer.poll(subscription))
+        assert daemon.stats.wal_segments >= 10
+        async with serving(
+            disk=daemon.disk.after_kill(), wal=wal, retention=retention
+        ) as restarted:
+            assert restarted.stats.wal_segments >= 10
+        await trio.sleep(61)
+        for _ in range(2):
+            await peer.publish("demo", bytes(4_000))
+            await peer.settle(subscription, *await peer.poll(subscription))
+        assert daemon.stats.wal_segments <= 3
 
 
 async def test_a_full_disk_is_logged_at_a_bounded_rate(autojump_clock: MockClock) -> None:

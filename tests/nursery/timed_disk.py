@@ -21,8 +21,8 @@ class Called:
 class TimedDisk(MemoryDisk):
     """`calls` has all calls in order, those that failed too."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, capacity: int | None = None) -> None:
+        super().__init__(capacity=capacity)
         self.calls: list[Called] = []
 
     def times(self, call: Call) -> list[float]:
@@ -57,7 +57,7 @@ class TimedDisk(MemoryDisk):
         return names
 
     def after_kill(self) -> TimedDisk:
-        disk = TimedDisk()
+        disk = TimedDisk(self.capacity)
         disk.files = super().after_kill().files
         return disk
 

@@ -26,6 +26,7 @@ Call = Literal[
     "sync",
     "close",
     "remove",
+    "rename",
     "sync_directory",
 ]
 
@@ -34,25 +35,30 @@ Call = Literal[
 class Operation:
     """A call that changed the disk, or made it hold on to what had changed.
 
-    `data` is what an append wrote, `size` what a truncation left.
+    `data` is what an append wrote, at `at` or at the end, or the new name; `size` what a
+    truncation left.
     """
 
     call: Call
     name: str = ""
     data: bytes = b""
     size: int = 0
+    at: int | None = None
 
     def apply(self, files: dict[str, bytearray]) -> None:
         match self.call:
             case "create":
                 files[self.name] = bytearray()
             case "append":
-                files[self.name] += self.data
+                at = len(files[self.name]) if self.at is None else self.at
+                files[self.name][at : at + len(self.data)] = self.data
             case "truncate":
                 content = files[self.name]
                 content[self.size :] = bytes(max(0, self.size - len(content)))
             case "remove":
                 del files[self.name]
+            case "rename":
+                files[self.data.decode()] = files.pop(self.name)
             case _:
                 pass
 
@@ -78,6 +84,7 @@ class MemoryDisk(Disk):
         self.operations: list[Operation] = []
         self.locked = False
         self.open_files = 0
+        self._opened: list[MemoryFile] = []
         self._faults: dict[Call, list[_Fault]] = {}
 
     def fail(
@@ -122,6 +129,8 @@ class MemoryDisk(Disk):
                 self.operations.append(part)
             raise self.error(fault, operation.name)
         room = self.free()
+        if operation.call == "append" and operation.at is not None:
+            room += len(self.files[operation.name]) - operation.at
         if self.capacity is not None and len(operation.data) > room:
             part = attrs.evolve(operation, data=operation.data[:room])
             part.apply(self.files)
@@ -160,6 +169,17 @@ class MemoryDisk(Disk):
     def open(self, name: str) -> File:
         self._touch("open", name)
         return MemoryFile(self, name)
+
+    def open_zeros(self, name: str) -> File:
+        self._touch("open", name)
+        file = MemoryFile(self, name)
+        file.size, file.allocated = 0, len(self.files[name])
+        return file
+
+    def rename(self, name: str, new: str) -> None:
+        self.do(Operation("rename", name, new.encode()))
+        for file in self._opened:
+            file.renamed(name, new)
 
     def read(self, name: str) -> bytes:
         self._touch("read", name)
@@ -206,23 +226,35 @@ class MemoryFile(File):
         self._disk = disk
         self._name = name
         disk.open_files += 1
+        disk._opened.append(self)
+
+    def renamed(self, name: str, new: str) -> None:
+        """The file of that name has another one now."""
+        if self._name == name:
+            self._name = new
 
     def append(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         data = b"".join(bytes(buffer) for buffer in buffers)
+        if self.allocated > self.size:
+            self._disk.do(Operation("append", self._name, data, at=self.size))
+            self.size += len(data)
+            self.allocated = len(self._disk.files[self._name])
+            return
         try:
             self._disk.do(Operation("append", self._name, data))
         finally:
-            self.size = len(self._disk.files[self._name])
+            self.size = self.allocated = len(self._disk.files[self._name])
 
     def truncate(self, size: int) -> None:
         self._disk.do(Operation("truncate", self._name, size=size))
-        self.size = size
+        self.size = self.allocated = size
 
     def sync(self) -> None:
         self._disk.do(Operation("sync", self._name))
 
     def close(self) -> None:
         self._disk.open_files -= 1
+        self._disk._opened.remove(self)
         self._disk.do(Operation("close", self._name))
 
 

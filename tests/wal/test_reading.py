@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import random
 import re
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -13,6 +15,7 @@ from blipmq.wal import reading
 from blipmq.wal.log import Log
 from blipmq.wal.reading import LogReader, Place
 from blipmq.wal.record import Fact, Moved, RunRecord, Settled
+from tests.wal.directories import QuickDisk
 from tests.wal.logs import (
     CHECKPOINT,
     FIRST,
@@ -300,3 +303,31 @@ def test_the_first_number_of_a_time_is_found(disk: MemoryDisk, log: Log) -> None
     found = [reader.first_number_at(DEMO, time_ms) for time_ms in times]
     assert found == [21, 21, 23, 23, 25, 25, None]
     assert sorted(disk.files) == [FIRST, LAST]
+
+
+def test_a_reader_finds_everything_while_another_thread_writes(tmp_path: Path) -> None:
+    """Numbers 1 to `committed` were appended before a read begins, as a broker knows of them."""
+    log = begin(QuickDisk(tmp_path), segment_bytes=20_000)
+    runs, committed = 600, [1]
+    reader = log.reader()
+
+    def write() -> None:
+        for number in range(1, runs + 1):
+            append(log, run(number, body=bytes(number % 7 * 100)), next_number=number + 1)
+            committed[0] = number + 1
+            if log.full:
+                log.roll(CHECKPOINT, number + 1, {DEMO: max(1, reached)}.get)
+
+    reached, found, place = 1, list[int](), None
+    thread = Thread(target=write)
+    thread.start()
+    try:
+        while reached <= runs:
+            chunk = reader.read(DEMO, reached, committed[0], 1_000, place)
+            found += [record.first for record in chunk.runs]
+            reached, place = chunk.reached, chunk.place
+    finally:
+        thread.join()
+    assert found == list(range(1, runs + 1))
+    reader.close()
+    log.close()

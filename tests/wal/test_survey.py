@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from blipmq.broker.restore import Restoration
-from blipmq.wal.record import Checkpoint, RunRecord, Settled, SubscriptionState
+from blipmq.protocol.properties import MessageProperties
+from blipmq.wal.record import Checkpoint, Moved, Opened, RunRecord, Settled, SubscriptionState
 from blipmq.wal.scan import LogScan
 from blipmq.wal.survey import Survey, survey
+from blipmq.wal.transfer import StoredMessage
 from tests.wal.directories import QuickDisk, change, records, two_segments
 from tests.wal.logs import FIRST, LAST, TIME_MS, begin, run
 
@@ -85,6 +87,27 @@ def test_a_subscription_that_has_settled_everything_has_nothing(tmp_path: Path) 
     begin(QuickDisk(tmp_path), Checkpoint(99, (), (state,))).close()
     unsettled = surveyed(tmp_path).subscriptions[7].unsettled
     assert (unsettled.messages, unsettled.first, unsettled.oldest_ms) == (0, 0, 0)
+
+
+DELAYED = MessageProperties(delay_ms=60_000)
+
+
+def delayed(first: int, topic: bytes) -> RunRecord:
+    """A message that is to be published yet."""
+    return RunRecord(b"", first, 1, StoredMessage(topic, b"x", properties=DELAYED).frame(first))
+
+
+def test_delayed_messages_are_counted_by_the_topic_they_are_for(tmp_path: Path) -> None:
+    log = begin(QuickDisk(tmp_path), Checkpoint(99))
+    records = [delayed(1, b"a"), delayed(2, b"b"), delayed(3, b"a"), delayed(4, b"a")]
+    log.append([Opened(SubscriptionState(0, "", b"", 1)), *records], 5, TIME_MS)
+    log.append([Moved(0, 1, 1, run(5, topic=b"a"))], 6, TIME_MS)
+    log.close()
+    found = surveyed(tmp_path)
+    assert {topic: amount.messages for topic, amount in found.delayed.items()} == {b"a": 2, b"b": 1}
+    assert (found.delayed[b"a"].first, found.delayed[b"a"].last) == (3, 4)
+    assert found.subscriptions == {}
+    assert (found.topics[b""].messages, found.topics[b"a"].messages) == (4, 1)
 
 
 def test_messages_without_a_subscription_are_kept(path: Path) -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 
 from blipmq.broker.restore import Restoration
 from blipmq.errors import CorruptLog
+from blipmq.protocol.properties import NO_PROPERTIES, DeadLetter, MessageProperties
 from blipmq.wal.log import Log
-from blipmq.wal.record import Checkpoint, Settled, SubscriptionState
+from blipmq.wal.record import Checkpoint, Moved, Seen, Settled, SubscriptionState
 from blipmq.wal.scan import LogScan
 from blipmq.wal.transfer import Imported, Importer, StoredMessage, export
 from tests.wal.directories import (
@@ -174,6 +176,89 @@ def test_what_was_exported_comes_back_by_an_import(path: Path, tmp_path: Path) -
     ]
 
 
+# Properties
+
+
+WITH_PROPERTIES = StoredMessage(
+    b"demo",
+    b"body",
+    properties=MessageProperties(
+        ttl_ms=5,
+        message_id=b"id",
+        key=b"k",
+        headers=(("a", b"1"), ("a", b"\xff")),
+        dead_letter=DeadLetter("rejected", b"demo", 7, b"workers"),
+    ),
+)
+
+
+def test_properties_come_into_a_log_and_out_of_it(path: Path) -> None:
+    imported(path, WITH_PROPERTIES, StoredMessage(b"demo", b"none"), WITH_PROPERTIES)
+    found = exported(path)[2:]
+    assert [message.properties for message in found] == [
+        WITH_PROPERTIES.properties,
+        NO_PROPERTIES,
+        WITH_PROPERTIES.properties,
+    ]
+    assert [message.body for message in found] == [b"body", b"none", b"body"]
+
+
+def test_messages_that_share_their_ttl_are_one_run(path: Path) -> None:
+    ttls = (5, 5, None, 7)
+    messages = [
+        StoredMessage(b"demo", b"", properties=MessageProperties(ttl_ms=ttl, key=b"%d" % i))
+        for i, ttl in enumerate(ttls)
+    ]
+    imported(path, *messages)
+    assert [run.count for run in found(path).runs[3:]] == [2, 1, 1]
+
+
+DELAYED = StoredMessage(
+    b"demo", b"later", time_ms=TIME_MS, properties=MessageProperties(delay_ms=60_000)
+)
+
+
+def test_a_delayed_message_is_imported_as_one_that_waits(path: Path) -> None:
+    assert imported(path, DELAYED) == {b"demo": Imported(1, 1)}
+    message = exported(path, topic=b"demo")[-1]
+    assert (message.body, message.time_ms, message.properties) == (
+        b"later",
+        TIME_MS,
+        DELAYED.properties,
+    )
+    assert found(path).runs[-1].topic == b""
+    assert (message.kept, message.delayed) == (False, True)
+
+
+def test_delayed_messages_wait_over_many_segments(path: Path) -> None:
+    imported(path, *(attrs.evolve(DELAYED, time_ms=i) for i in range(1, 100)), segment_bytes=1_000)
+    assert len(contents(path)) > 5
+    assert [message.time_ms for message in exported(path)[2:]] == list(range(1, 100))
+
+
+def test_delayed_messages_that_were_published_are_not_exported(tmp_path: Path) -> None:
+    imported(tmp_path, DELAYED)
+    log = begin(QuickDisk(tmp_path), Checkpoint(99, (), (SubscriptionState(0, "", b"", 1),)))
+    number = found_number(tmp_path)
+    log.append([Moved(0, number, number, run(number + 1))], number + 2, TIME_MS)
+    log.close()
+    assert numbers(exported(tmp_path)) == [number + 1]
+    assert numbers(exported(tmp_path, settled=True)) == [number, number + 1]
+
+
+def found_number(path: Path) -> int:
+    return exported(path)[0].number
+
+
+def test_an_import_keeps_the_message_ids_that_were_seen(tmp_path: Path) -> None:
+    seen = (Seen(b"demo", ((TIME_MS, b"id"),)),)
+    begin(QuickDisk(tmp_path), Checkpoint(99, seen=seen)).close()
+    imported(tmp_path, StoredMessage(b"demo", b"new"))
+    checkpoint = LogScan.of(QuickDisk(tmp_path)).checkpoint
+    assert checkpoint is not None
+    assert checkpoint.seen == seen
+
+
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
@@ -181,6 +266,13 @@ def test_what_was_exported_comes_back_by_an_import(path: Path, tmp_path: Path) -
         (StoredMessage(b"t" * 65_536, b"x"), "the topic has 65536 bytes, not up to 65535"),
         (StoredMessage(b"\xff", b"x"), "the topic is not UTF-8"),
         (StoredMessage(b"t", bytes(16_773_108)), "the body has 16773108 bytes"),
+        (
+            StoredMessage(b"t", bytes(16_773_100), properties=MessageProperties(ttl_ms=5)),
+            "the body has 16773100 bytes",
+        ),
+        (StoredMessage(b"t", b"", properties=MessageProperties(message_id=b"")), "empty"),
+        (StoredMessage(b"t", b"", properties=MessageProperties(key=bytes(1_025))), "1024"),
+        (StoredMessage(b"t", b"", properties=MessageProperties(reply_to=b"\xff")), "utf-8"),
     ],
 )
 def test_a_message_that_no_broker_takes_is_refused(message: StoredMessage, reason: str) -> None:
