@@ -136,6 +136,7 @@ class TestEnvironment:
         its_type = settings()[key]
         values = {bool: "true", int: "4242", FsyncPolicy: "interval_ms:5", str: "::1"}
         special = {"allowed_api_keys": "a,b", "logging.level": "debug", "logging.format": "json"}
+        special["limits.backlog_full"] = "drop_oldest"
         value = special.get(key) or values[its_type]
         if its_type is bool and _setting(Config(), key) is True:
             value = "false"

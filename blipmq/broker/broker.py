@@ -7,7 +7,7 @@ subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import nlargest
 from math import inf
 
@@ -138,6 +138,22 @@ class Broker:
         self._publish(run, publisher, None, now)
         return run.qos
 
+    def pause(self, topic: bytes, resume: Callable[[], None], now: float) -> float | None:
+        """Until when a publisher to this topic should wait for slow subscribers, if at all.
+
+        `resume` is called when it need not wait any more.
+        """
+        pressed = self.context.pressed
+        if not pressed:
+            return None
+        until = [time for cursor, time in pressed.items() if cursor.topic.name == topic]
+        latest = max(until, default=now)
+        found = self._topics.find(topic)
+        if latest <= now or found is None:
+            return None
+        found.paused.append(resume)
+        return latest
+
     def _check_publish(self, run: Run) -> None:
         """Raises Refused."""
         if self.draining:
@@ -188,7 +204,7 @@ class Broker:
         """A run with message ids: what was published before is not published again."""
         own = Pending()
         answers = 0
-        self._topics.make(run.topic)
+        topic = self._topics.make(run.topic)
         for part in self._dedup.parts(run, own, now):
             messages = run
             if part.stop - part.start < run.count:
@@ -208,6 +224,7 @@ class Broker:
                 else:
                     part.first.waiting.append((publisher, messages))
             answers += run.qos
+        self._topics.forget(topic)
         return answers
 
     def _publish(self, run: Run, publisher: Publisher, pending: Pending | None, now: float) -> None:

@@ -40,10 +40,10 @@ class Delayed:
 
     def accept(self, run: Run, now: float) -> None:
         """A run with a delay is to be logged; it waits for that first."""
+        self._add(Delivery(run.first, run.last, run, 0, NEVER, now))
         if not self._opened:
             self._opened = True
             self.context.log(Opened(self.state()))
-        self._add(Delivery(run.first, run.last, run, 0, NEVER, now))
 
     def committed(self, run: Run, now: float) -> None:
         """It is in the log."""

@@ -32,12 +32,16 @@ class KeyTable:
         for key in [key for key, held in self._held.items() if held.member is member]:
             del self._held[key]
 
-    def holder(self, key: bytes) -> Attachment:
-        """The member that holds the key; if nobody does, the one that gets it."""
+    def holder(self, key: bytes, asking: Attachment) -> Attachment:
+        """The member that holds the key; if nobody does, the one that gets it.
+
+        A polled member gets a key only when it asks: nobody knows when it asks next.
+        """
         held = self._held.get(key)
         if held is not None:
             return held.member
-        return min(self._members, key=self._members.__getitem__)
+        able = (member for member in self._members if member.prefetch or member is asking)
+        return min(able, key=self._members.__getitem__)
 
     def add(self, key: bytes, member: Attachment) -> None:
         """One more unsettled message of this key is with its holder."""

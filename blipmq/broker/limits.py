@@ -48,7 +48,7 @@ class Limits:
     """Waiting bytes of a subscription that are kept in memory; what is more is on disk alone."""
     qos0_window_bytes: int = 64 * MiB
     """Bytes that a QoS 0 attachment leaves unsent before its oldest messages are dropped."""
-    slow_consumer_wait_ms: int = 1_000
+    slow_consumer_wait_ms: int = 2_000
     """How long publishers are slowed down for a QoS 0 attachment before messages are dropped."""
     key_lookahead: int = 1_024
     """Messages with keys of busy members that a shared subscription puts aside."""

@@ -42,6 +42,8 @@ class Output:
 
     stats: Stats
     bytes: int = 0
+    closed: bool = False
+    """Whether nothing more is sent: what is added is forgotten."""
     _frames: list[Sendable] = attrs.Factory(list)
     _runs: list[Run] = attrs.Factory(list)
     _copied_bytes: int = 0
@@ -53,6 +55,8 @@ class Output:
 
     def add(self, frame: Sendable) -> None:
         """A frame of its own."""
+        if self.closed:
+            return
         self._frames.append(frame)
         self.bytes += len(frame)
         self._copied_bytes += len(frame)
@@ -110,6 +114,8 @@ class Output:
             self._add_shared(run, rest)
 
     def _add_shared(self, run: Run, view: Sendable) -> None:
+        if self.closed:
+            return
         self._frames.append(view)
         self._runs.append(run)
         self.bytes += len(view)
@@ -130,6 +136,7 @@ class Output:
 
     def drop(self) -> None:
         """Nothing more is sent."""
+        self.closed = True
         self.sent()
         self.take()
         self.sent()

@@ -70,33 +70,43 @@ class Timed(Protocol):
 
 @attrs.define(eq=False)
 class Timers:
-    """The earliest deadline of many things. A thing is there once, at its earliest time."""
+    """The earliest deadline of many things. A thing is there once, at its earliest time.
 
-    _heap: list[tuple[float, int, Timed]] = attrs.Factory(list)
-    _times: dict[Timed, float] = attrs.Factory(dict)
+    What is cancelled is let go at once, with all the messages that it may hold.
+    """
+
+    _heap: list[tuple[float, int]] = attrs.Factory(list)
+    """Of time and sequence number, stale ones included."""
+    _entries: dict[Timed, tuple[float, int]] = attrs.Factory(dict)
+    _by_sequence: dict[int, Timed] = attrs.Factory(dict)
     _sequence: int = 0
 
     def at(self, timed: Timed, time: float) -> None:
         """Call `timed.tick` at `time`, unless it is called earlier anyway."""
-        if time < self._times.get(timed, float("inf")):
-            self._times[timed] = time
-            self._sequence += 1
-            heapq.heappush(self._heap, (time, self._sequence, timed))
-            if len(self._heap) > 2 * len(self._times) + _STALE_MAX:
-                self._forget_stale()
-
-    def _forget_stale(self) -> None:
-        self._heap = [entry for entry in self._heap if self._times.get(entry[2]) == entry[0]]
-        heapq.heapify(self._heap)
+        entry = self._entries.get(timed)
+        if entry is not None and entry[0] <= time:
+            return
+        if entry is not None:
+            del self._by_sequence[entry[1]]
+        elif time == float("inf"):
+            return
+        self._sequence += 1
+        self._entries[timed] = time, self._sequence
+        self._by_sequence[self._sequence] = timed
+        heapq.heappush(self._heap, (time, self._sequence))
+        if len(self._heap) > 2 * len(self._entries) + _STALE_MAX:
+            self._heap = sorted(self._entries.values())
 
     def cancel(self, timed: Timed) -> None:
-        self._times.pop(timed, None)
+        entry = self._entries.pop(timed, None)
+        if entry is not None:
+            del self._by_sequence[entry[1]]
 
     @property
     def next(self) -> float | None:
         """When `run` has something to do, if ever."""
         heap = self._heap
-        while heap and self._times.get(heap[0][2]) != heap[0][0]:
+        while heap and heap[0][1] not in self._by_sequence:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
@@ -104,8 +114,8 @@ class Timers:
         """Tick everything that is due. Returns what asked for no further tick."""
         idle: list[Timed] = []
         while (time := self.next) is not None and time <= now:
-            timed = heapq.heappop(self._heap)[2]
-            del self._times[timed]
+            timed = self._by_sequence[heapq.heappop(self._heap)[1]]
+            self.cancel(timed)
             again = timed.tick(now)
             if again is None:
                 idle.append(timed)

@@ -102,6 +102,8 @@ class Session:
     owner: str = ""
     close_reason: CloseReason | None = None
     """Why this connection is to be closed, once its replies are sent; None: it is not."""
+    paused_until: float | None = None
+    """Until when it waits for subscribers that lag behind what it publishes; None: it does not."""
     output: Output = attrs.field()
     _confirms: Confirms = attrs.Factory(Confirms)
     _attachments: dict[int, Attachment] = attrs.Factory(dict)
@@ -147,12 +149,13 @@ class Session:
         """Carry out the requests that were received, in order.
 
         Returns True when all were: more bytes are needed. False: it has to wait, for room for
-        replies (see `output`), for a commit (see `on_progress`) or, when it may not log, for
-        that (see `wants_to_log`), and is to be called again. Raises FramingError where the bytes
+        replies (see `output`), for a commit or for slow subscribers (see `on_progress` and
+        `paused_until`) or, when it may not log, for that (see `wants_to_log`), and is to be called
+        again. Raises FramingError where the bytes
         are no frame; everything before was carried out.
         """
         while self.close_reason is None:
-            if self._output_is_full:
+            if self._output_is_full or self._is_paused(now):
                 return False
             item: Run | Frame | None = self._stalled
             if item is None:
@@ -207,6 +210,15 @@ class Session:
             return True
         return bool(self.output) and self.broker.stats.memory_bytes > limits.max_memory_bytes
 
+    def _is_paused(self, now: float) -> bool:
+        if self.paused_until is not None and self.paused_until <= now:
+            self.paused_until = None
+        return self.paused_until is not None
+
+    def _resume(self) -> None:
+        self.paused_until = None
+        self.on_progress()
+
     def _has_to_wait(self, item: Run | Frame, may_log: bool) -> bool:
         if isinstance(item, Frame):
             return item.type == POLL and self.uncommitted > 0
@@ -251,14 +263,17 @@ class Session:
     def _publish(self, run: Run, now: float) -> None:
         if self.state is not State.READY:
             raise AuthenticationFailed(401, "unauthenticated")
+        topic = run.topic
         if not run.qos:
             self.broker.publish(run, _NOBODY, now)
+            self.paused_until = self.broker.pause(topic, self._resume, now)
             return
         (last,) = U64.unpack_from(run.buffer, run.offsets[-2] + CORRELATION_ID_AT)
         publisher = Unconfirmed(last, self._refuse_failed, self.on_progress)
         answers = self.broker.publish(run, publisher, now)
         publisher.outstanding += answers
         self._confirms.add(publisher)
+        self.paused_until = self.broker.pause(topic, self._resume, now)
 
     def _refuse_failed(self, run: Run, reason: str) -> None:
         self._refuse_run(run, Refused(500, f"durable publish failed: {reason}"))

@@ -67,7 +67,7 @@ class SharedSubscription:
                 self.keys = KeyTable()
                 for other in self.members:
                     self.keys.join(other)
-                    self._add_keys(self.keys, other)
+                self._add_keys(self.keys)
             self.keys.join(member)
         self.members[member] = None
         self.context.stats.attachments += 1
@@ -75,8 +75,13 @@ class SharedSubscription:
             self.wake(member)
         return member
 
-    def _add_keys(self, keys: KeyTable, member: Attachment) -> None:
-        for delivery in member.deliveries:
+    def _add_keys(self, keys: KeyTable) -> None:
+        """What the only member was the last to receive, or is put aside for it."""
+        (member,) = self.members
+        for cursor in self.cursors.values():
+            for delivery in cursor.returned:
+                delivery.key_member = None
+        for delivery in dict.fromkeys((*member.deliveries, *member.reserved)):
             if delivery.run.keys is None:
                 continue
             delivery.key_member = member

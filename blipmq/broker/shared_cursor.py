@@ -16,7 +16,16 @@ from blipmq.broker.attachment import Attachment, Taken
 from blipmq.broker.behind import Behind, Range
 from blipmq.broker.cursor import Cursor
 from blipmq.broker.keys import KeyTable
-from blipmq.broker.message import NEVER, NOWHERE, OVERHEAD_BYTES, Charge, Delivery, Node
+from blipmq.broker.message import (
+    NEVER,
+    NOWHERE,
+    OVERHEAD_BYTES,
+    Charge,
+    Delivery,
+    DeliveryTable,
+    Node,
+    ReturnedTable,
+)
 from blipmq.broker.retry import backoff
 from blipmq.broker.stats import DropReason
 from blipmq.protocol.frames import Outcome
@@ -174,6 +183,8 @@ class SharedCursor(Cursor):
         self.step(stop - start)
         if not (run.qos and self.qos):
             self.context.stats.delivered[0] += stop - start
+            if self in self.context.pressed:
+                self._relieve()
             return Taken(run, start, stop, 1, False)
         first = run.first
         delivery = Delivery(first + start, first + stop - 1, run, 0, node.expires, node.arrived)
@@ -186,9 +197,9 @@ class SharedCursor(Cursor):
     ) -> Taken:
         start = delivery.first - delivery.run.first
         count = min(_fit(delivery.run, start, messages, size) - start, delivery.count)
-        self.forget(delivery)
         if count < delivery.count:
-            self.add_waiting(delivery.split(delivery.first + count))
+            self._split(delivery, delivery.first + count)
+        self.forget(delivery)
         self._deliver(delivery, member, now)
         return Taken(delivery.run, start, start + count, delivery.attempt, True)
 
@@ -223,13 +234,11 @@ class SharedCursor(Cursor):
         if keys is None or run.keys is None:
             return True
         if delivery.count > 1:
-            self.forget(delivery)
-            self.add_waiting(delivery.split(delivery.first + 1))
-            self.add_waiting(delivery)
+            self._split(delivery, delivery.first + 1)
         key = run.keys[delivery.first - run.first]
         if key is None:
             return True
-        holder = keys.holder(key)
+        holder = keys.holder(key, member)
         if delivery.key_member is not holder:
             keys.add(key, holder)
             delivery.key_member = holder
@@ -267,7 +276,7 @@ class SharedCursor(Cursor):
         stop = _fit(run, start, messages, size)
         for index in range(start, stop):
             key = run.keys[index]
-            if key is not None and keys.holder(key) is not member:
+            if key is not None and keys.holder(key, member) is not member:
                 stop = index
                 break
             self._take_fresh(run, member, index + 1, now)
@@ -284,7 +293,7 @@ class SharedCursor(Cursor):
         """Move on to the next message of the run that this member may have, if there is one."""
         while self.node.run is run:
             node, key = self.node, names[self.index]
-            holder = member if key is None else keys.holder(key)
+            holder = member if key is None else keys.holder(key, member)
             if key is None or holder is member:
                 return
             if not self.subscription.may_reserve(1):
@@ -303,6 +312,7 @@ class SharedCursor(Cursor):
         delivery.reserved = False
         self.subscription.reserved -= delivery.count
         self.unsettled.remove(delivery)
+        self._forget_receiver(delivery)
         if delivery.expires <= now:
             self._settled(delivery)
             self.give_up(delivery.run, delivery.first, delivery.last, None, now)
@@ -316,7 +326,7 @@ class SharedCursor(Cursor):
         delivery.reserved = False
         delivery.key_member = None
         self.subscription.reserved -= delivery.count
-        self.returned.add(delivery)
+        self._wait(delivery)
 
     # From members
 
@@ -347,7 +357,7 @@ class SharedCursor(Cursor):
         assert isinstance(member, Attachment)
         if delivery.holder is None:
             # It fell due, but nobody else has received it since.
-            self.returned.remove(delivery)
+            self._stop_waiting(delivery)
             delivery.holder = member
             member.held += delivery.count
             member.held_bytes += delivery.size
@@ -395,6 +405,11 @@ class SharedCursor(Cursor):
 
     def _take_out(self, delivery: Delivery) -> None:
         """Out of every table."""
+        self._take_back(delivery)
+        self._settled(delivery)
+
+    def _take_back(self, delivery: Delivery) -> None:
+        """From its receiver and all others; who holds its keys goes on to hold them."""
         self.unsettled.remove(delivery)
         member = delivery.receiver
         if isinstance(member, Attachment):
@@ -403,8 +418,25 @@ class SharedCursor(Cursor):
             if delivery.holder is member:
                 self._let_go(delivery, member)
             else:
-                self.returned.remove(delivery)
-        self._settled(delivery)
+                self._stop_waiting(delivery)
+
+    def _stop_waiting(self, delivery: Delivery) -> None:
+        """It waits for a member no more, neither for any nor for the one that holds its key."""
+        if not delivery.reserved:
+            self.returned.remove(delivery)
+            return
+        member = delivery.key_member
+        assert isinstance(member, Attachment)
+        member.reserved.remove(delivery)
+        delivery.reserved = False
+        self.subscription.reserved -= delivery.count
+        self.subscription.on_ready(self)
+
+    def _wait(self, delivery: Delivery) -> None:
+        """Let it wait for a member again, as long as it may."""
+        self.returned.add(delivery)
+        if delivery.expires != NEVER:
+            self.context.timers.at(self.topic, delivery.expires)
 
     def _let_go(self, delivery: Delivery, member: Attachment) -> None:
         """It is out no more."""
@@ -427,10 +459,7 @@ class SharedCursor(Cursor):
 
     def _come_back(self, delivery: Delivery, since: float, now: float) -> None:
         """A delivery that a member had is to be delivered again, to any, or is given up."""
-        key_member = delivery.key_member
-        delivery.key_member = None
-        self._take_out(delivery)
-        delivery.key_member = key_member
+        self._take_back(delivery)
         if delivery.expires <= now or self._spent(delivery):
             reason = None if delivery.expires <= now else DropReason.MAX_RETRIES
             self._settled(delivery)
@@ -438,9 +467,8 @@ class SharedCursor(Cursor):
             return
         self._log_first_attempt(delivery)
         delivery.since = since
-        self.add_waiting(delivery)
-        if delivery.expires != NEVER:
-            self.context.timers.at(self.topic, delivery.expires)
+        self.unsettled.add(delivery)
+        self._wait(delivery)
         self.subscription.on_ready(self)
 
     def lose(self, delivery: Delivery, *, counts: bool, now: float) -> None:
@@ -448,7 +476,8 @@ class SharedCursor(Cursor):
         if delivery.holder is None:
             # It fell due before; nobody may settle it any more.
             delivery.receiver = None
-            delivery.key_member = None
+            if not delivery.reserved:
+                delivery.key_member = None
             return
         if not counts:
             delivery.attempt -= 1
@@ -467,7 +496,7 @@ class SharedCursor(Cursor):
             if delivery.holder is None:
                 delivery.deadline = NEVER
                 delivery.since = now
-                self.returned.add(delivery)
+                self._wait(delivery)
                 self.subscription.on_ready(self)
             else:
                 self._fall_due(delivery, now)
@@ -483,7 +512,7 @@ class SharedCursor(Cursor):
             self._let_go(delivery, member)
             self._log_first_attempt(delivery)
             delivery.since = now
-            self.returned.add(delivery)
+            self._wait(delivery)
             self.subscription.on_ready(self)
         if member.room:
             self.subscription.wake(member)
@@ -491,6 +520,9 @@ class SharedCursor(Cursor):
     def forget(self, delivery: Delivery) -> None:
         """Take one out that waits; its last receiver may not settle it any more."""
         super().forget(delivery)
+        self._forget_receiver(delivery)
+
+    def _forget_receiver(self, delivery: Delivery) -> None:
         member = delivery.receiver
         if isinstance(member, Attachment):
             member.deliveries.remove(delivery)
@@ -508,6 +540,7 @@ class SharedCursor(Cursor):
         self.at_message(now)
         limits = self.context.limits
         if not self.qos:
+            self._press(now)
             while self.waiting_bytes > limits.qos0_window_bytes and self.node.run is not None:
                 run = self.node.run
                 stop = _fit(
@@ -518,6 +551,17 @@ class SharedCursor(Cursor):
             self.fall_behind()
         if self.qos and self.drops_oldest:
             self._drop_backlog(now)
+
+    def _press(self, now: float) -> None:
+        """Have publishers wait, for a while, before messages are dropped."""
+        limits, pressed = self.context.limits, self.context.pressed
+        if self not in pressed and self.waiting_bytes > limits.qos0_window_bytes // 2:
+            pressed[self] = now + limits.slow_consumer_wait_ms / 1000
+
+    def _relieve(self) -> None:
+        if self.closed or self.waiting_bytes <= self.context.limits.qos0_window_bytes // 4:
+            del self.context.pressed[self]
+            self.topic.resume()
 
     @property
     def drops_oldest(self) -> bool:
@@ -614,9 +658,11 @@ class SharedCursor(Cursor):
         if behind is None:
             return
         behind.loading = False
+        # A run is written later than it arrived, and may not wait behind what is in the list.
+        latest = self.topic.window_arrived
         for run, arrived in runs:
-            self._since = arrived = max(self._since, arrived)
             expires = self.topic.expires(arrived, run.ttl_ms)
+            self._since = arrived = max(self._since, min(arrived, latest))
             for first, last, attempts in behind.wanted(run.first, run.last):
                 delivery = Delivery(first, last, run, attempts, expires, arrived)
                 delivery.cursor = self
@@ -641,14 +687,17 @@ class SharedCursor(Cursor):
         node = topic.window
         assert behind is not None
         assert node is not None
-        while node.next is not None and (node.run is None or node.run.last < behind.number):
+        earliest = self.context.arrived(behind.from_ms) if behind.from_ms else -NEVER
+        while node.next is not None and (
+            node.run is None or node.run.last < behind.number or node.arrived < earliest
+        ):
             node = node.next
         self.behind = None
         self.node = node
         self.index = 0 if node.run is None else max(0, behind.number - node.run.first)
         self.step(0)
         passed = node.volatile_messages_before - behind.mark_volatile
-        self.context.stats.dropped[DropReason.BEHIND] += passed
+        self.context.stats.dropped[DropReason.BEHIND] += max(0, passed)
         topic.leave_behind()
         self.context.stats.behind -= 1
 
@@ -671,10 +720,15 @@ class SharedCursor(Cursor):
         stats.dropped[reason] += self.held
         stats.inflight -= sum(d.count for d in self.unsettled if d.holder is not None)
         self.context.loads.pop(self, None)
+        if self in self.context.pressed:
+            self._relieve()
         if self.behind is not None:
             self.behind = None
             self.topic.leave_behind()
             stats.behind -= 1
+        # Its deliveries refer to it: memory is to be free at once, not when cycles are looked for.
+        self.node, self.index = NOWHERE, 0
+        self.unsettled, self.returned = DeliveryTable(), ReturnedTable()
 
 
 def _fit(run: Run, start: int, messages: int, size: int) -> int:

@@ -61,6 +61,8 @@ class Sharing:
         Without a name, of a new one. Raises BadRequest or LimitExceeded.
         """
         name = properties.name or b""
+        if properties.ack_wait_ms == 0:
+            raise BadRequest(400, "invalid ATTACH payload")
         existing = self._named.get((selector, properties.pattern, name)) if name else None
         if existing is not None:
             _check_settings(existing, qos, properties)
@@ -173,7 +175,11 @@ class Sharing:
         if context.durable:
             # What is kept is in the log as well.
             topic.release_kept()
-            behind = Behind(max(1, min(tag, context.next_number)), from_ms=from_ms)
+            behind = Behind(
+                max(1, min(tag, context.next_number)),
+                from_ms=from_ms,
+                mark_volatile=cursor.node.volatile_messages_before,
+            )
             cursor.stand_behind(behind, cursor.node)
             return
         arrived = context.arrived(from_ms) if from_ms else 0.0
@@ -251,6 +257,8 @@ class Sharing:
             for cursor in subscription.cursors.values():
                 if cursor.waiting_bytes + cursor.returned.bytes > bytes_min:
                     cursor.fall_behind()
+                if cursor.behind is not None:
+                    cursor.topic.narrow_window(bytes_min)
 
     # The log
 

@@ -55,6 +55,8 @@ class CloseReason(StrEnum):
     """It was one more than `max_connections`."""
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     """It had not authenticated within `handshake_timeout_ms`."""
+    HEARTBEAT = "heartbeat"
+    """A version 2 client that was silent for twice `heartbeat_ms`."""
     MEMORY = "memory"
     """Its unfinished frame did not fit into `max_memory_bytes`."""
     AUTH_FAILURES = "auth_failures"

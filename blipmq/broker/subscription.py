@@ -57,7 +57,8 @@ class Subscription(Cursor):
     def backlog(self, now: float) -> Backlog:
         """What an operator sees of it."""
         topic = self.topic.name.decode()
-        return Backlog(str(self.id), topic, self.held, self.held_bytes, self.age(now))
+        members = 0 if self.session is None else 1
+        return Backlog(str(self.id), topic, self.held, self.held_bytes, self.age(now), members)
 
     def age(self, now: float) -> float:
         """Seconds since its oldest message arrived; 0 without one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,8 @@ class Topic:
     cursors: list[Cursor] = attrs.Factory(list)
     waiting: list[Cursor] = attrs.Factory(list)
     """Those that are to be told, once, when there is more before the frontier."""
+    paused: list[Callable[[], None]] = attrs.Factory(list)
+    """To be called, once, when a cursor that publishers wait for has caught up."""
     durable: int = 0
     behind: int = 0
     window: Node | None = None
@@ -146,11 +148,12 @@ class Topic:
         for cursor in self.cursors:
             cursor.trim(now)
         if self.window is not None:
-            self._narrow_window()
+            self.narrow_window(WINDOW_BYTES)
 
-    def _narrow_window(self) -> None:
+    def narrow_window(self, bytes_max: int) -> None:
+        """Hold no more than about so many bytes for the cursors that are behind."""
         node = self.window
-        begin = self.frontier.bytes_before - WINDOW_BYTES
+        begin = self.frontier.bytes_before - bytes_max
         while node is not None and node is not self.frontier and node.bytes_before < begin:
             node = node.next
         self.window = node
@@ -159,8 +162,9 @@ class Topic:
         """A cursor that stood at `node` is behind from now on."""
         self.behind += 1
         if self.window is None:
-            self.window = node
-            self._narrow_window()
+            # What is not committed yet cannot be read from the log.
+            self.window = min(node, self.frontier, key=attrgetter("messages_before"))
+            self.narrow_window(WINDOW_BYTES)
 
     def leave_behind(self) -> None:
         """One cursor is behind no more."""
@@ -177,6 +181,16 @@ class Topic:
                 return node.run.first
             node = node.next
         return self.context.next_number
+
+    @property
+    def window_arrived(self) -> float:
+        """When the first of the messages arrived that are in memory; `NEVER` without one."""
+        node = self.window
+        while node is not None:
+            if node.run is not None:
+                return node.arrived
+            node = node.next
+        return NEVER
 
     def keep(self, run: Run, first: int, now: float, arrived: float, expires: float) -> None:
         """Keep a committed run, from message `first` on, for the first QoS 1 subscription.
@@ -248,6 +262,12 @@ class Topic:
         held = max((cursor.backlog_bytes for cursor in self.cursors), default=0)
         self._full_at = size + max(0, most - held)
         return held >= most
+
+    def resume(self) -> None:
+        """Publishers need not wait any more."""
+        paused, self.paused = self.paused, []
+        for resume in paused:
+            resume()
 
     def drop_kept(self, reason: DropReason) -> None:
         """Nobody wants what is kept."""

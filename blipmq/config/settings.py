@@ -19,6 +19,11 @@ class WalSettings:
 
     segment_bytes: int = 64 * MiB
     """Size at which a segment ends and the next one begins."""
+    reserve_bytes: int = 16 * MiB
+    """Disk space kept for acknowledgements and checkpoints on a full disk; 0: none.
+
+    At most an eighth of what is free at the start.
+    """
     settle_flush_ms: int = 50
     """How long settlements may wait for others before they are written."""
     fsync_max_delay_ms: int = 200
@@ -75,6 +80,8 @@ class Config:
     """Deliveries of a QoS 1 message in all; 0 and 1 both mean a single one."""
     retry_backoff_ms: int = 100
     """Pause before the first redelivery; doubled with every further one."""
+    ack_wait_ms: int = 30_000
+    """How long an attachment may take to settle a message, unless it says else."""
     allowed_api_keys: tuple[str, ...] = attrs.field(default=(), repr=False)
     """The API keys that clients may present; with none nobody gets in."""
     enable_trio_console: bool = False
@@ -89,7 +96,7 @@ class Config:
     @property
     def retries(self) -> Retries:
         """The retry settings, as the broker takes them."""
-        return Retries(max_retries=self.max_retries, retry_backoff_ms=self.retry_backoff_ms)
+        return Retries(self.max_retries, self.retry_backoff_ms, self.ack_wait_ms)
 
 
 OLDER_NAMES: Final = {"enable_tokio_console": "enable_trio_console"}

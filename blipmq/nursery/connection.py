@@ -7,11 +7,11 @@ from importlib.metadata import version
 import attrs
 import trio
 
-from blipmq.broker.session import Session
+from blipmq.broker.session import Session, State
 from blipmq.broker.stats import CloseReason
 from blipmq.errors import FramingError
 from blipmq.nursery.bell import Bell
-from blipmq.nursery.reader import read
+from blipmq.nursery.reader import Patience, read
 from blipmq.nursery.state import DaemonState
 from blipmq.nursery.writer import write
 
@@ -30,6 +30,7 @@ class Connection:
     ended: trio.Event = attrs.Factory(trio.Event)
     session: Session = attrs.field()
     _reading: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    _session_ended: bool = False
 
     @session.default
     def _session(self) -> Session:
@@ -55,9 +56,18 @@ class Connection:
         finally:
             state.connections.discard(self)
             state.stats.connections -= 1
-            self.session.end(trio.current_time())
-            state.look()
+            self._end_session()
             await trio.aclose_forcefully(self.stream)
+
+    def _end_session(self) -> None:
+        """Give back what it held, as soon as it can send no more and has been sent all it is owed.
+
+        A client that has lost its connection may be back before this one is closed.
+        """
+        if not self._session_ended:
+            self._session_ended = True
+            self.session.end(trio.current_time())
+            self.state.look()
 
     async def _converse(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -66,6 +76,9 @@ class Connection:
             # Whatever ended the reading: a publish whose commit fails is owed its NACK.
             while self.session.uncommitted:
                 await self.incoming.wait()
+            self.session.gather(trio.current_time(), deliver=False)
+            if not self.session.output:
+                self._end_session()
             linger = self.state.config.shutdown.linger_timeout_ms / 1000
             nursery.cancel_scope.deadline = trio.current_time() + linger
             self.ended.set()
@@ -73,27 +86,38 @@ class Connection:
 
     async def _read(self, conversation: trio.CancelScope) -> None:
         state = self.state
-        timeout = state.config.limits.handshake_timeout_ms / 1000
-        handshake = trio.CancelScope(deadline=trio.current_time() + timeout)
+        limits = state.config.limits
+        deadline = trio.current_time() + limits.handshake_timeout_ms / 1000
+        silence = trio.CancelScope(deadline=deadline)
+        patience = Patience(silence, limits.heartbeat_ms / 1000)
         try:
-            with self._reading, handshake:
-                await read(
-                    state, self.session, self.stream, handshake, self.incoming, self.outgoing
-                )
+            with self._reading, silence:
+                await read(state, self.session, self.stream, patience, self.incoming, self.outgoing)
         except FramingError as error:
             state.warn("framing error", "framing error", peer=self.peer, error=str(error))
         except trio.BrokenResourceError:
             conversation.cancel()
-        if handshake.cancelled_caught:
-            state.stats.connections_refused[CloseReason.HANDSHAKE_TIMEOUT] += 1
-            state.warn("handshake timeout", "handshake timeout", peer=self.peer)
+        if silence.cancelled_caught:
+            self._tell_silence()
         elif self.session.close_reason is not None:
             reason = self.session.close_reason.value
             state.warn(reason, "connection closed", peer=self.peer, reason=reason)
 
+    def _tell_silence(self) -> None:
+        refused = self.state.stats.connections_refused
+        if self.session.state is State.READY:
+            refused[CloseReason.HEARTBEAT] += 1
+            self.state.warn("heartbeat missed", "heartbeat missed", peer=self.peer)
+        else:
+            refused[CloseReason.HANDSHAKE_TIMEOUT] += 1
+            self.state.warn("handshake timeout", "handshake timeout", peer=self.peer)
+
     async def _write(self, conversation: trio.CancelScope) -> None:
         try:
-            await write(self.session, self.stream, self.incoming, self.outgoing, self.ended)
+            await write(
+                self.state, self.session, self.stream, self.incoming, self.outgoing, self.ended
+            )
+            self._end_session()
             await self._take_leave()
         except trio.BrokenResourceError:
             conversation.cancel()

@@ -78,6 +78,13 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[Stats], int]], ...]] = (
         "Version 1 QoS 1 subscriptions that wait to be taken over.",
         lambda stats: stats.subscriptions_parked,
     ),
+    ("attachments", "Members of version 2 subscriptions.", lambda stats: stats.attachments),
+    (
+        "subscriptions_behind",
+        "Places of subscriptions in topics that are read from the log.",
+        lambda stats: stats.behind,
+    ),
+    ("messages_delayed", "Messages that wait to be published.", lambda stats: stats.delayed),
     ("connections", "Connections of clients.", lambda stats: stats.connections),
     (
         "messages_inflight",
@@ -105,6 +112,16 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[Stats], int]], ...]] = (
         lambda stats: stats.redelivered,
     ),
     ("messages_expired", "Messages whose TTL ended.", lambda stats: stats.expired),
+    (
+        "messages_dead_lettered",
+        "Messages that were moved to dead letter topics.",
+        lambda stats: stats.dead_letters,
+    ),
+    (
+        "messages_duplicate",
+        "Publishes dropped because their message id was seen before.",
+        lambda stats: stats.duplicates,
+    ),
     ("auth_failures", "AUTHs that failed.", lambda stats: stats.auth_failures),
     (
         "framing_errors",
@@ -211,14 +228,21 @@ class StatsCollector(Collector):
             "Age of the oldest message of the subscription; 0 without one.",
             labels=labels,
         )
+        members = GaugeMetricFamily(
+            PREFIX + "subscription_members",
+            "Attachments, or the connection, that take messages from the subscription.",
+            labels=labels,
+        )
         for row in self._rows():
             values = [row.subscription, row.topic]
+            members.add_metric(values, row.members)
             messages.add_metric(values, row.messages)
             size.add_metric(values, row.bytes)
             oldest.add_metric(values, row.oldest_age_seconds)
         yield messages
         yield size
         yield oldest
+        yield members
 
     def _rows(self) -> Iterable[Backlog]:
         rows: dict[tuple[str, str], Backlog] = {}
@@ -234,6 +258,7 @@ class StatsCollector(Collector):
                 oldest_age_seconds=max(
                     row.oldest_age_seconds, same.oldest_age_seconds if same else 0.0
                 ),
+                members=row.members + (same.members if same else 0),
             )
         return rows.values()
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
+import attrs
 import trio
 
 from blipmq.broker.session import Session, State
 from blipmq.nursery.bell import Bell
 from blipmq.nursery.state import DaemonState
+
+_HEARTBEAT_STEP = 0.25
+"""How much longer than promised a silent client may stay, in heartbeats."""
 
 
 async def receive_into(stream: trio.abc.Stream, room: memoryview) -> int:
@@ -24,19 +30,47 @@ async def receive_into(stream: trio.abc.Stream, room: memoryview) -> int:
     return len(data)
 
 
+@attrs.define(eq=False)
+class Patience:
+    """How long a client may be silent: before it has authenticated, and as its heartbeat says.
+
+    The deadline of `scope` moves on in steps, so that a busy client does not cost a timer a read.
+    """
+
+    scope: trio.CancelScope
+    heartbeat: float
+    """Seconds; 0: a client may be silent for ever."""
+
+    def heard(self, session: Session) -> None:
+        """It has sent something, and all of that was carried out."""
+        if session.state is not State.READY:
+            return
+        if session.version == 1 or not self.heartbeat:
+            self.scope.deadline = math.inf
+            return
+        now = trio.current_time()
+        remaining = self.scope.deadline - now
+        if remaining < 2 * self.heartbeat or remaining == math.inf:
+            self.scope.deadline = now + (2 + _HEARTBEAT_STEP) * self.heartbeat
+
+    def busy(self, session: Session) -> None:
+        """What it has sent has to wait: it is not the client that is silent."""
+        if session.state is State.READY:
+            self.scope.deadline = math.inf
+
+
 async def read(
     state: DaemonState,
     session: Session,
     stream: trio.abc.Stream,
-    handshake: trio.CancelScope,
+    patience: Patience,
     incoming: Bell,
     outgoing: Bell,
 ) -> None:
-    """Receive and carry out requests until the client has sent its last.
+    """Receive and carry out requests until the client has sent its last, or was silent too long.
 
-    `handshake` is relieved of its deadline when the client is authenticated. `incoming` is rung
-    when a request that has to wait may go on, `outgoing` when there are replies. Raises
-    FramingError, or trio.BrokenResourceError when the connection is lost.
+    `incoming` is rung when a request that has to wait may go on, `outgoing` when there are
+    replies. Raises FramingError, or trio.BrokenResourceError when the connection is lost.
     """
     while session.close_reason is None:
         room = session.room()
@@ -44,13 +78,13 @@ async def read(
         if not count:
             break
         session.received(count)
-        await _carry_out(state, session, handshake, incoming, outgoing)
+        await _carry_out(state, session, patience, incoming, outgoing)
 
 
 async def _carry_out(
     state: DaemonState,
     session: Session,
-    handshake: trio.CancelScope,
+    patience: Patience,
     incoming: Bell,
     outgoing: Bell,
 ) -> None:
@@ -63,13 +97,15 @@ async def _carry_out(
             state.hand_on(reserved)
             if session.has_output:
                 outgoing.ring()
-            if session.state is State.READY:
-                handshake.deadline = float("inf")
         if done:
+            patience.heard(session)
             return
+        patience.busy(session)
         if session.wants_to_log:
             await state.reserve()
             reserved = True
         else:
-            await incoming.wait()
+            paused_until = session.paused_until
+            with trio.move_on_at(math.inf if paused_until is None else paused_until):
+                await incoming.wait()
             reserved = state.try_reserve()

@@ -18,7 +18,7 @@ from blipmq.auth import KeyRing
 from blipmq.broker.broker import Broker
 from blipmq.broker.stats import Backlog
 from blipmq.config import Config
-from blipmq.errors import ConfigError
+from blipmq.errors import ConfigError, LogError
 from blipmq.nursery.backlog import read_backlogs
 from blipmq.nursery.listener import address_text, open_listeners, serve_connections
 from blipmq.nursery.metrics import Metrics, serve_metrics
@@ -55,7 +55,7 @@ async def serve(
     and LogError when the log cannot; errors of its tasks come in exception groups.
     """
     outside = outside or Outside()
-    state = _state(config, outside)
+    state = new_state(config, outside)
     metrics = Metrics(
         state.stats,
         partial(_backlogs, state),
@@ -69,10 +69,7 @@ async def serve(
                     serve_metrics, metrics, config.metrics_addr, config.metrics_port
                 )
                 await services.start(_obey_signals, state)
-                log = await _recover(state)
-                if log is not None and state.queue is not None:
-                    outermost.start_soon(WalWriter(state, log, metrics, state.queue).run)
-                    services.start_soon(read_backlogs, state, log.reader())
+                await start_log(state, metrics, outermost, services)
                 if not state.stopping.is_set():
                     await _serve_clients(state, services, metrics_address, task_status)
                 services.cancel_scope.cancel()
@@ -82,6 +79,16 @@ async def serve(
     state.log.info("stopped")
 
 
+async def start_log(
+    state: DaemonState, metrics: Metrics, outermost: trio.Nursery, services: trio.Nursery
+) -> None:
+    """Recover what is in the log, if there is to be one, and start its tasks. Raises LogError."""
+    log = await _recover(state)
+    if log is not None and state.queue is not None:
+        outermost.start_soon(WalWriter(state, log, metrics, state.queue).run)
+        services.start_soon(read_backlogs, state, log.reader())
+
+
 def _backlogs(state: DaemonState, limit: int) -> list[Backlog]:
     """Not while a thread fills the broker from the log."""
     if state.unready == _RECOVERING:
@@ -89,7 +96,8 @@ def _backlogs(state: DaemonState, limit: int) -> list[Backlog]:
     return state.broker.backlogs(limit, trio.current_time())
 
 
-def _state(config: Config, outside: Outside) -> DaemonState:
+def new_state(config: Config, outside: Outside) -> DaemonState:
+    """A daemon that does nothing yet."""
     durable = bool(config.wal_path)
     broker = Broker.create(config.limits, config.retention, config.retries, durable=durable)
     broker.context.epoch_ms = outside.time_ms() - trio.current_time() * 1000
@@ -121,7 +129,7 @@ async def _serve_clients(
             for connection in list(state.connections):
                 connection.session.tell_info()
             listening.cancel_scope.cancel()
-        await _drain(state)
+        await drain(state)
         for connection in list(state.connections):
             connection.stop()
 
@@ -131,7 +139,7 @@ def _addresses(listeners: list[trio.SocketListener]) -> Iterator[tuple[str, int]
         yield listener.socket.getsockname()[:2]
 
 
-async def _drain(state: DaemonState) -> None:
+async def drain(state: DaemonState) -> None:
     """Let clients settle what they hold, for a while."""
     state.log.info("draining", unsettled=state.stats.inflight, connections=len(state.connections))
     with trio.move_on_after(state.config.shutdown.drain_timeout_ms / 1000):
@@ -187,7 +195,13 @@ def _open_log(state: DaemonState, now: float) -> Log | None:
         runs = _with_progress(state, log)
         broker.restore(facts, runs, next_number, now, outside.time_ms())
         checkpoint = broker.checkpoint()
-        log.roll(checkpoint, broker.context.next_number, broker.wanted_from)
+        settled_ms = config.retention.settled_ms
+        retained_from_ms = outside.time_ms() - settled_ms if settled_ms else None
+        number = broker.context.next_number
+        try:
+            log.roll(checkpoint, number, broker.wanted_from, retained_from_ms)
+        except LogError as error:
+            raise LogError(f"{config.wal_path}: {error}") from None
         broker.checkpointed(checkpoint)
     except _Stopped:
         log.close()

@@ -9,6 +9,7 @@ import trio
 from blipmq.broker.output import Sendable
 from blipmq.broker.session import Session
 from blipmq.nursery.bell import Bell
+from blipmq.nursery.state import DaemonState
 
 _PART_BYTES = 256 * 1024
 
@@ -31,7 +32,12 @@ def _together(frames: list[Sendable]) -> Iterator[Sendable]:
 
 
 async def write(
-    session: Session, stream: trio.abc.Stream, incoming: Bell, outgoing: Bell, ended: trio.Event
+    state: DaemonState,
+    session: Session,
+    stream: trio.abc.Stream,
+    incoming: Bell,
+    outgoing: Bell,
+    ended: trio.Event,
 ) -> None:
     """Send what is there whenever `outgoing` rings, until `ended` is set and all replies are sent.
 
@@ -41,6 +47,7 @@ async def write(
     while True:
         while session.has_output:
             session.gather(trio.current_time(), deliver=not ended.is_set())
+            state.look()  # what is delivered falls due some time
             if not session.output:
                 break
             for part in _together(session.output.take()):

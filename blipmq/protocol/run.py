@@ -59,6 +59,16 @@ _LETTER_BYTES = PROPERTY_HEAD_BYTES + len("\0\0\0") + len(str(2**64 - 1))
 """Of a dead letter property, at most, without reason, topic and subscription name."""
 
 
+def _cut(
+    values: Sequence[bytes | None] | None, start: int, stop: int
+) -> Sequence[bytes | None] | None:
+    """Some of what is one for each message; None when no message has one."""
+    if values is None:
+        return None
+    some = values[start:stop]
+    return some if some.count(None) < len(some) else None
+
+
 @attrs.define(eq=False)
 class Run:
     """`count` messages; message i is `buffer[offsets[i]:offsets[i + 1]]`, a whole frame.
@@ -129,8 +139,8 @@ class Run:
             self.type,
             self.ttl_ms,
             self.delay_ms,
-            None if self.message_ids is None else self.message_ids[start:stop],
-            None if self.keys is None else self.keys[start:stop],
+            _cut(self.message_ids, start, stop),
+            _cut(self.keys, start, stop),
             None,
             replaced,
         )
@@ -316,7 +326,7 @@ class Run:
         self._replaced = None
 
 
-_MADE_BY_BROKER = MessageScan(LENGTH_MAX, from_client=False)
+_MADE_BY_BROKER = MessageScan(LENGTH_MAX, from_client=False, whole=True)
 
 
 def stored_run(topic: bytes, first: int, data: bytes) -> Run:
@@ -349,7 +359,8 @@ def _run(topic: bytes, first: int, data: bytes | bytearray) -> Run:
         raise ValueError("the first frame is no message of the topic")
     type_ = data[TYPE_AT]
     if type_ == PUBLISH:
-        run = Run(data, find_publishes(data, 0, end, stride, head, LENGTH_MAX), head[3:], head[0])
+        offsets = find_publishes(data, 0, end, stride, head, LENGTH_MAX, whole=True)
+        run = Run(data, offsets, head[3:], head[0])
     else:
         found = _MADE_BY_BROKER.find(data, 0, end, stride, head) if type_ == MESSAGE else None
         if found is None:

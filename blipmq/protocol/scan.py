@@ -71,17 +71,25 @@ def read_head(buffer: bytearray | bytes, start: int, length: int) -> bytes | Non
 
 
 def find_publishes(
-    buffer: bytearray | bytes, start: int, end: int, stride: int, head: bytes, length_max: int
+    buffer: bytearray | bytes,
+    start: int,
+    end: int,
+    stride: int,
+    head: bytes,
+    length_max: int,
+    *,
+    whole: bool = False,
 ) -> Sequence[int]:
-    """The offsets of the longest run of PUBLISH frames that begins with the one at `start`.
+    """The offsets of a run of PUBLISH frames that begins with the one at `start`.
 
-    That one takes `stride` bytes and has this head. `end` is where the received bytes end.
+    That one takes `stride` bytes and has this head. `end` is where the received bytes end. Many
+    frames of one size may be a run of their own, unless the run is to be the `whole` of the bytes.
     """
     count = (end - start) // stride
     if count * _PUBLISH_LOOP_NS >= (len(head) + 5) * (100 + count):
         prefix = bytes(buffer[start : start + TYPE_AT + 1])
         count = _count_equal(buffer, start, stride, count, ((0, prefix), (QOS_AT, head)))
-        if count:
+        if count and not (whole and start + stride * count < end):
             return range(start, start + stride * count + 1, stride)
     return _scan_publishes(buffer, start, end, stride, head, length_max)
 
@@ -145,6 +153,8 @@ class MessageScan:
     length_max: int
     properties_max: int = PROPERTIES_BYTES_MAX
     from_client: bool = True
+    whole: bool = False
+    """Whether a run is to be all of the bytes, rather than many frames of one size alone."""
 
     def find(
         self, buffer: bytearray | bytes, start: int, end: int, stride: int, head: bytes
@@ -171,7 +181,7 @@ class MessageScan:
         if count * _MESSAGE_LOOP_NS >= (len(head) + 7) * (100 + count):
             columns = _Columns.of(buffer, start, head, properties)
             count = columns.count(buffer, start, stride, count)
-            if count:
+            if count and not (self.whole and start + stride * count < end):
                 data = memoryview(buffer)[start : start + stride * count]
                 return Messages(
                     range(start, start + stride * count + 1, stride),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import attrs
 
-from blipmq.broker.broker import Batch, Broker
+from blipmq.broker.broker import Batch, Broker, Load
 from blipmq.broker.limits import Limits, Retention, Retries
+from blipmq.protocol.run import Run, stored_run
 from blipmq.wal.record import (
     RECORD_HEADER_BYTES,
     Checkpoint,
     Fact,
+    Moved,
     RunRecord,
     decode,
     encode,
+    run_in,
 )
 
 
@@ -20,8 +23,11 @@ def _stored(fact: Fact, next_number: int, time_ms: int) -> tuple[int, Fact]:
     """The fact as it is read back: with the id of its record."""
     if isinstance(fact, RunRecord):
         fact = attrs.evolve(fact, time_ms=time_ms)
+    elif isinstance(fact, Moved):
+        fact = attrs.evolve(fact, run=attrs.evolve(fact.run, time_ms=time_ms))
     record = b"".join(encode(fact, next_number, 0))
-    id_ = fact.first if isinstance(fact, RunRecord) else next_number
+    run = run_in(fact)
+    id_ = next_number if run is None else run.first
     (stored,) = decode(id_, record[RECORD_HEADER_BYTES:])
     return id_, stored
 
@@ -53,10 +59,29 @@ class MemoryLog:
     def append(self, batch: Batch, time_ms: int = 0) -> None:
         for fact in batch.facts:
             id_, stored = _stored(fact, batch.next_number, time_ms)
-            if isinstance(stored, RunRecord):
-                self.runs.append(stored)
-            else:
+            run = run_in(stored)
+            if run is not None:
+                self.runs.append(run)
+            if not isinstance(stored, RunRecord):
                 self.facts.append((id_, stored))
+
+    def read(self, load: Load, bytes_max: int = 1 << 62) -> tuple[list[tuple[Run, int]], int]:
+        """What a broker wants to have read: runs with the time of their writing, and how far.
+
+        A part ends after at most so many bytes, but for its first run.
+        """
+        found: list[tuple[Run, int]] = []
+        size = 0
+        for record in self.runs:
+            end = record.first + record.count
+            if record.topic != load.topic or end <= load.first or record.first >= load.stop:
+                continue
+            run = stored_run(record.topic, record.first, bytes(record.data))
+            found.append((run, record.time_ms))
+            size += len(record.data)
+            if size >= min(bytes_max, load.bytes_max):
+                return found, min(end, load.stop)
+        return found, load.stop
 
     def checkpoint(self, broker: Broker) -> Checkpoint:
         """Begin anew with a checkpoint, and drop the runs that nobody wants."""

@@ -109,6 +109,12 @@ def test_a_slice_is_a_run_of_some_of_the_messages_in_the_same_buffer(
     assert (cut.buffer is run.buffer, cut.charge, cut.first) == (True, run.charge, 0)
 
 
+def test_a_slice_without_a_message_that_has_a_key_has_no_keys() -> None:
+    run = decode_run(*(encoder.message(i, 1, TOPIC, encoded("some keys", i), b"") for i in (0, 1)))
+
+    assert (run.slice(0, 1).keys, run.slice(1, 2).keys) == ([b"key 0000"], None)
+
+
 @settings(deadline=None)
 @given(runs(), numbers, st.data())
 def test_a_slice_of_a_numbered_run_has_its_numbers_and_what_the_publisher_called_them(

@@ -12,6 +12,7 @@ from blipmq.protocol.run import Run, stored_run
 from tests.protocol.reference import Read, read, read_run
 from tests.protocol.streams import correlation_ids, decode
 
+TTL_5 = struct.pack(">BHQ", 1, 8, 5)
 numbers = st.integers(1, 2**63)
 body_sizes = st.one_of(
     st.integers(1, 200).flatmap(lambda n: st.just([5] * n)),
@@ -141,6 +142,22 @@ def test_a_stored_run_is_the_run_that_was_stored(
 
     assert read_run(stored) == read_run(run)
     assert (stored.first, stored.last, stored.qos) == (run.first, run.last, run.qos)
+
+
+@pytest.mark.parametrize("properties", [None, b"", TTL_5], ids=["publish", "none", "ttl"])
+@pytest.mark.parametrize("equal", [1, 4, 200])
+def test_a_stored_run_goes_on_behind_frames_of_one_size(
+    equal: int, properties: bytes | None
+) -> None:
+    bodies = [b"x" * 200] * equal + [b"shorter"]
+    if properties is None:
+        frames = [encoder.publish(i, 1, b"t", body) for i, body in enumerate(bodies)]
+    else:
+        frames = [encoder.message(i, 1, b"t", properties, body) for i, body in enumerate(bodies)]
+
+    stored = stored_run(b"t", 0, b"".join(frames))
+
+    assert [message.data for message in read_run(stored)] == frames
 
 
 @pytest.mark.parametrize("cut", [1, 4, 13])
