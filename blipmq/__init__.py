@@ -1,17 +1,21 @@
 """BlipMQ, a durable publish/subscribe broker: the public names of its client library.
 
 async with blipmq.open_client("blipmq://127.0.0.1:5555", api_key="dev-key-1") as client:
-    await client.publish("demo", b"hello", qos=1)
-    async with client.subscribe("demo", qos=1) as messages:
+    await client.publish("demo", b"hello")
+    async with client.subscribe("demo", name="printer") as messages:
         async for message in messages:
-            await message.accept()
+            async with message:
+                print(message.body)
 """
 
 from __future__ import annotations
 
+from blipmq.client.batch import Batch
 from blipmq.client.client import Client, connect_stream, open_client
 from blipmq.client.message import Message
+from blipmq.client.publisher import Publisher
 from blipmq.client.refusals import Refusals
+from blipmq.client.states import State
 from blipmq.client.subscription import Subscription
 from blipmq.errors import (
     AuthenticationFailed,
@@ -23,11 +27,16 @@ from blipmq.errors import (
     LimitExceeded,
     NotFound,
     NotPermitted,
+    PublisherFailed,
     PublishFailed,
     Refused,
+    RequestTimeout,
+    SubscriptionEnded,
     TooLarge,
     Unavailable,
+    UnsupportedByBroker,
     UnsupportedVersion,
+    WindowFull,
 )
 
 __all__ = [
@@ -35,7 +44,10 @@ __all__ = [
     "connect_stream",
     "Client",
     "Subscription",
+    "Publisher",
     "Message",
+    "Batch",
+    "State",
     "Refusals",
     "BlipMQError",
     "Refused",
@@ -51,4 +63,9 @@ __all__ = [
     "ClientError",
     "ConnectionLost",
     "ClientClosed",
+    "UnsupportedByBroker",
+    "WindowFull",
+    "PublisherFailed",
+    "SubscriptionEnded",
+    "RequestTimeout",
 ]

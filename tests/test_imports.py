@@ -31,6 +31,12 @@ MAY_IMPORT = {
         "blipmq.protocol",
         "blipmq.wal",
     },
+    "blipmq.testing": {
+        "blipmq.broker.stats",
+        "blipmq.client",
+        "blipmq.config",
+        "blipmq.nursery",
+    },
     "blipmq.cli": {"blipmq"},
 }
 """What each module or package may import of BlipMQ, beside itself."""

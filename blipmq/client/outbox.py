@@ -28,25 +28,44 @@ class Outbox:
     def full(self) -> bool:
         return self._waiting_bytes >= self._limit_bytes
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._frames)
+
     async def emptied(self) -> None:
         """Waits until the frames that wait now were taken, or `wake` was called."""
         await self._room.park()
 
     def put(self, frames: bytes) -> None:
         """Adds one or more whole frames. Never waits: ask `full` first for what can wait."""
+        if not self._frames:
+            self._filled.set()
         self._frames.append(frames)
         self._waiting_bytes += len(frames)
+
+    def nudge(self) -> None:
+        """Lets `filled` return, for something else to send."""
         self._filled.set()
+
+    async def filled(self) -> None:
+        """Waits until there is something to take, or `nudge` was called since the last `drain`."""
+        await self._filled.wait()
+
+    def drain(self) -> bytes:
+        """Everything that waits, in order."""
+        taken = b"".join(self._frames)
+        self._frames.clear()
+        self._waiting_bytes = 0
+        if self._filled.is_set():
+            self._filled = trio.Event()
+        self._room.unpark_all()
+        return taken
 
     async def take(self) -> bytes:
         """Everything that waits, in order; waits until there is something."""
         await self._filled.wait()
-        taken = b"".join(self._frames)
-        self._frames.clear()
-        self._waiting_bytes = 0
-        self._filled = trio.Event()
-        self._room.unpark_all()
-        return taken
+        return self.drain()
 
     def wake(self) -> None:
         """Wakes everyone who waits for room, to look at the connection again."""

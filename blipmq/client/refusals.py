@@ -23,6 +23,8 @@ class Refusals:
     """Messages published at QoS 0, or by a publish() that was cancelled."""
     accepts: int = 0
     """Deliveries that were settled already, or that the broker knows no more."""
+    stale: int = 0
+    """Settlements of messages whose connection or subscription was gone: they come again."""
     last: Refused | None = None
     """The latest one."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import attrs
 
@@ -23,9 +23,16 @@ from blipmq.protocol.frames import (
 class Splitter:
     """Keeps the start of a frame until its rest has come; one frame at most."""
 
+    _types: Mapping[int, str] = TYPES
+    """The types that may come."""
     _rest: bytearray = attrs.field(factory=bytearray, init=False)
     _needed: int = attrs.field(default=LENGTH_BYTES, init=False)
     """Bytes that `_rest` must reach before it is worth another look."""
+
+    @property
+    def rest(self) -> bytes:
+        """What has come of a frame that is not whole yet."""
+        return bytes(self._rest)
 
     def split(self, data: bytes) -> Iterator[Frame]:
         """The frames that `data` completes, in order.
@@ -49,7 +56,7 @@ class Splitter:
             if end - at < self._needed:
                 break
             _, type_, correlation_id = HEADER.unpack_from(data, at)
-            if type_ not in TYPES:
+            if type_ not in self._types:
                 raise FramingError(f"a frame of unknown type 0x{type_:02x}")
             yield Frame(type_, correlation_id, data[at + HEADER_BYTES : at + self._needed])
             at += self._needed

@@ -94,6 +94,7 @@ class FakeBroker:
     _streams: list[trio.abc.Stream] = attrs.field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.refuse[U16.pack(2)] = (426, "unsupported protocol version")
         self.commits.set()
 
     def bodies(self) -> list[bytes]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from blipmq.client.pace import Pace
+from blipmq.client.polling.pace import Pace
 
 
 def full_rounds(pace: Pace, seconds_per_message: float, rounds: int) -> list[int]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from blipmq.client.connection import Connection
+from blipmq.client.polling.connection import Connection
 from blipmq.client.reply import again
 from blipmq.errors import ClientError, FramingError, Refused
 from blipmq.protocol.frames import PONG, TYPES, Frame
@@ -44,12 +44,16 @@ class Confirm:
         When this is cancelled, a NACK goes to the refusals that no call waits for.
         """
         try:
-            await self._group.over.wait()
+            await self.settled()
         except trio.Cancelled:
             self._abandoned = True
             if self._error is not None:
                 self._connection.refusals.publish(self._error)
             raise
+
+    async def settled(self) -> None:
+        """As `wait`, but when this is cancelled, it may be called again."""
+        await self._group.over.wait()
         if self._error is not None:
             raise self._error
         if self._group.error is not None:

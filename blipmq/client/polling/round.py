@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import attrs
 import trio
 
-from blipmq.client.delivery import Delivery
+from blipmq.client.polling.delivery import Delivery
 from blipmq.errors import ClientError, FramingError, Refused
 from blipmq.protocol import encoder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from blipmq.client.feed import Feed
+from blipmq.client.polling.feed import Feed
 from blipmq.errors import ClientError
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from blipmq.client.round import POLLS_MAX
+from blipmq.client.polling.round import POLLS_MAX
 
 HORIZON_S: Final = 0.025
 """A quarter of the shortest usual retry backoff."""

@@ -11,14 +11,18 @@ from collections import OrderedDict
 import attrs
 import trio
 
-from blipmq.client.connection import Connection
-from blipmq.client.delivery import Delivery
+from blipmq.client.features import REQUESTS, RETRY_DELAY, not_on_1
 from blipmq.client.message import Message
-from blipmq.client.pace import Pace
-from blipmq.client.round import Round
+from blipmq.client.outgoing import Body
+from blipmq.client.polling.connection import Connection
+from blipmq.client.polling.delivery import Delivery
+from blipmq.client.polling.pace import Pace
+from blipmq.client.polling.round import Round
 from blipmq.client.topic import decoded
 from blipmq.errors import ClientError, Refused
 from blipmq.protocol import encoder
+from blipmq.protocol.frames import Outcome
+from blipmq.protocol.properties import MessageProperties
 
 
 @attrs.define(eq=False)
@@ -33,6 +37,7 @@ class Feed:
     topic: str
     qos: int
     pace: Pace
+    waits: bool = attrs.field(default=True, init=False)
     _waiting: OrderedDict[int, Message] = attrs.field(factory=OrderedDict, init=False)
     """By correlation id, oldest first: the delivery tag, or at QoS 0 that of the POLL."""
     _settled: set[int] = attrs.field(factory=set, init=False)
@@ -70,7 +75,26 @@ class Feed:
     async def room(self) -> None:
         await self.connection.room()
 
-    def accept(self, tag: int) -> None:
+    def settle(self, tag: int, outcome: Outcome, delay_ms: int) -> None:
+        """Version 1 can only accept; what is not accepted comes again by itself."""
+        if outcome is Outcome.ACCEPT:
+            self._accept(tag)
+        elif outcome is not Outcome.RETRY:
+            raise not_on_1(outcome.name.lower())
+        elif delay_ms:
+            raise not_on_1(RETRY_DELAY)
+
+    def work(self, tag: int) -> None:
+        """Version 1 cannot keep it alive."""
+
+    def tired(self) -> bool:
+        return True
+
+    async def respond(self, topic: str, body: Body, properties: MessageProperties | None) -> None:
+        await trio.lowlevel.checkpoint()
+        raise not_on_1(REQUESTS)
+
+    def _accept(self, tag: int) -> None:
         self._settled.add(tag)
         self._waiting.pop(tag, None)
         self.connection.tell(lambda _: encoder.ack(tag, self.subscription_id))
@@ -99,7 +123,7 @@ class Feed:
         if key in self._settled:
             return
         self._waiting[key] = Message(  # in the place of one that waits and has come again
-            delivery.body, decoded(delivery.topic), delivery.qos, delivery.tag, settlement=self
+            delivery.body, decoded(delivery.topic), delivery.qos, delivery.tag, self
         )
         self._receivers.unpark()
 

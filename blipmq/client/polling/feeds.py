@@ -7,10 +7,10 @@ from collections import defaultdict
 import attrs
 import trio
 
-from blipmq.client.connection import Connection
-from blipmq.client.feed import Feed
-from blipmq.client.pace import Pace
-from blipmq.client.poller import poll
+from blipmq.client.polling.connection import Connection
+from blipmq.client.polling.feed import Feed
+from blipmq.client.polling.pace import Pace
+from blipmq.client.polling.poller import poll
 from blipmq.client.reply import Reply
 from blipmq.client.topic import encoded
 from blipmq.protocol import encoder

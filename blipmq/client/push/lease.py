@@ -1,0 +1,143 @@
+"""What one attachment holds on one connection: how its messages are settled and kept alive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from blipmq.client.outgoing import Body
+from blipmq.client.wire import closed
+from blipmq.protocol import encoder
+from blipmq.protocol.frames import Outcome
+from blipmq.protocol.properties import MessageProperties
+
+if TYPE_CHECKING:
+    from blipmq.client.push.attachment import Attachment
+    from blipmq.client.push.connection import PushConnection
+
+ROWS_MAX: Final = 4096
+"""In one SETTLE."""
+ACK_WAIT_MS: Final = 30_000
+"""What a broker waits, unless the subscription or its INFO says something else."""
+STEPS: Final = 64
+"""So many quick calls are made between two trips through the scheduler."""
+
+
+@attrs.define(eq=False)
+class Lease:
+    """Settlements that wait to be sent, as rows of outcome, first tag, last tag and delay.
+
+    A row grows only by the tag next to it: what lies between two tags may be on its way here, as
+    a redelivery, and must not be settled unseen.
+    """
+
+    attachment: Attachment
+    connection: PushConnection
+    id: int
+    flush_at: int
+    """So many settlements are not kept waiting for more."""
+    waits: bool = attrs.field(default=False, init=False)
+    live: bool = attrs.field(default=True, init=False)
+    """Whether settling means anything: the attachment and its connection are there."""
+    unsettled: int = attrs.field(default=0, init=False)
+    """Messages that were handed over and that nobody has settled."""
+    _rows: list[list[int]] = attrs.field(factory=list, init=False)
+    _count: int = attrs.field(default=0, init=False)
+    _working: set[int] = attrs.field(factory=set, init=False)
+    _steps: int = attrs.field(default=0, init=False)
+    _taken: int = attrs.field(default=0, init=False)
+
+    @property
+    def ack_wait_s(self) -> float:
+        ack_wait_ms = self.attachment.wanted.ack_wait_ms or self.connection.ack_wait_ms
+        return ack_wait_ms / 1000
+
+    # For messages.
+
+    async def room(self) -> None:
+        """There is always room: the broker's prefetch bounds what can be settled."""
+
+    def settle(self, tag: int, outcome: Outcome, delay_ms: int) -> None:
+        if not self.live:
+            self._too_late()
+            return
+        if outcome is not Outcome.EXTEND:
+            self.unsettled -= 1
+            if self._working:
+                self._working.discard(tag)
+        rows = self._rows
+        if rows:
+            last = rows[-1]
+            if last[2] + 1 == tag and last[0] == outcome and last[3] == delay_ms:
+                last[2] = tag
+            else:
+                rows.append([outcome, tag, tag, delay_ms])
+        else:
+            rows.append([outcome, tag, tag, delay_ms])
+            self.connection.settling(self)
+        self._count += 1
+        if self._count == self.flush_at:
+            self.connection.outbox.nudge()
+        if self.connection.draining and not self.unsettled:
+            self.connection.drained()
+
+    def _too_late(self) -> None:
+        if self.connection.link.closed:
+            raise closed()
+        self.connection.refusals.stale += 1
+
+    def work(self, tag: int) -> None:
+        if self.live:
+            self._working.add(tag)
+
+    def tired(self) -> bool:
+        self._steps += 1
+        if self._steps < STEPS:
+            return False
+        self._steps = 0
+        return True
+
+    async def respond(self, topic: str, body: Body, properties: MessageProperties | None) -> None:
+        await self.connection.link.publish(topic, body, 0, properties)
+
+    # For the connection.
+
+    def take_rows(self) -> bytes:
+        """All that waits, as frames."""
+        rows, self._rows, self._count = self._rows, [], 0
+        return self._frames([(row[0], row[1], row[2], row[3]) for row in rows])
+
+    def end(self) -> None:
+        """From now on, settling does nothing."""
+        self.live = False
+        self._rows.clear()
+        self._working.clear()
+
+    def extensions(self) -> bytes:
+        """A SETTLE that keeps alive what is worked on; empty if nothing is.
+
+        And what waits here to be handed over, if its consumer has taken something since the last
+        time, or still works on something.
+        """
+        rows = _rows(Outcome.EXTEND, sorted(self._working))
+        busy = bool(rows) or self.attachment.taken != self._taken
+        self._taken = self.attachment.taken
+        if busy:
+            rows += _rows(Outcome.EXTEND, self.attachment.waiting_tags())
+        return self._frames(rows)
+
+    def _frames(self, rows: list[tuple[int, int, int, int]]) -> bytes:
+        starts = range(0, len(rows), ROWS_MAX)
+        return b"".join(encoder.settle(self.id, rows[at : at + ROWS_MAX]) for at in starts)
+
+
+def _rows(outcome: Outcome, tags: list[int]) -> list[tuple[int, int, int, int]]:
+    """Rows for these tags, neighbours together."""
+    rows: list[tuple[int, int, int, int]] = []
+    for tag in tags:
+        if rows and rows[-1][2] + 1 == tag:
+            rows[-1] = outcome, rows[-1][1], tag, 0
+        else:
+            rows.append((outcome, tag, tag, 0))
+    return rows
