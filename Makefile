@@ -69,7 +69,8 @@ coverage: $(READY)  ## run the tests with branch coverage and its floor
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-CHAOS := crash corrupt-tail corrupt-middle flood
+CHAOS := crash corrupt-tail corrupt-middle missing-segment permission disk-full io-error \
+	fsync-error slow-disk second-daemon clock-jump disconnects slow-consumer flood
 
 .PHONY: chaos $(CHAOS:%=chaos-%)
 chaos: $(CHAOS:%=chaos-%)  ## failure drills on real processes; chaos-crash and so on for one
@@ -80,6 +81,14 @@ $(CHAOS:%=chaos-%): chaos-%: $(READY)
 .PHONY: bench
 bench: $(READY)  ## messages a second through one broker, version 1
 	$(BIN)/python -m tools.bench.throughput $(BENCH_OPTIONS)
+
+BENCH := confirm backlog amplification recovery
+
+.PHONY: bench-durability $(BENCH:%=bench-%)
+bench-durability: $(BENCH:%=bench-%)  ## what durability costs; bench-confirm, -backlog and so on for one
+
+$(BENCH:%=bench-%): bench-%: $(READY)
+	$(BIN)/python -m tools.bench.$* $(BENCH_OPTIONS)
 
 $(TYPING_READY): pyproject.toml tools/typecheck/requirements.lock
 	$(PYTHON) -m venv --clear $(TYPING_VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Final, Self
 
@@ -22,15 +23,23 @@ class Lost(Exception):
 
 
 class Refused(Exception):
-    """A request was answered by a NACK, or not as the protocol says."""
+    """A request was answered by a NACK, or not as the protocol says.
+
+    `replies` is what the broker said; the requests that are not in it were carried out.
+    """
+
+    def __init__(self, text: str, replies: Sequence[Frame] = ()) -> None:
+        super().__init__(text)
+        self.replies = replies
 
 
 @attrs.frozen
 class Delivery:
-    """A message as it was delivered."""
+    """A message as it was delivered. At QoS 0 its tag is nothing to settle."""
 
     tag: int
     body: bytes
+    qos: int = 1
 
 
 @attrs.define(eq=False)
@@ -97,15 +106,28 @@ class Connection(trio.abc.AsyncResource):
             frames += await self.receive()
         return frames[:-1]
 
-    async def publish(self, topic: bytes, bodies: list[bytes]) -> None:
+    async def publish(self, topic: bytes, bodies: Iterable[bytes]) -> None:
         """At QoS 1; returns when they are committed. Raises Lost or Refused."""
-        _none(await self.exchange(*(encoder.publish(next(self._ids), 1, topic, b) for b in bodies)))
+        await self.publish_each(topic, [(1, body) for body in bodies])
 
-    async def subscribe(self, topic: bytes) -> int:
-        """At QoS 1; the subscription id. Raises Lost or Refused."""
-        (reply,) = await self.exchange(encoder.subscribe(next(self._ids), topic, 1))
+    async def publish_each(self, topic: bytes, messages: Iterable[tuple[int, bytes]]) -> None:
+        """Each at its QoS; returns when those of QoS 1 are committed. Raises Lost or Refused."""
+        ids = self._ids
+        _none(await self.exchange(*(encoder.publish(next(ids), q, topic, b) for q, b in messages)))
+
+    async def refusal(self, topic: bytes, body: bytes) -> str:
+        """Publish one at QoS 1; what it was refused with, or nothing. Raises Lost."""
+        try:
+            await self.publish(topic, [body])
+        except Refused as error:
+            return _text(error.replies[0])
+        return ""
+
+    async def subscribe(self, topic: bytes, qos: int = 1) -> int:
+        """The subscription id. Raises Lost or Refused."""
+        (reply,) = await self.exchange(encoder.subscribe(next(self._ids), topic, qos))
         if reply.type != ACK:
-            raise Refused(f"SUBSCRIBE was answered by {reply}")
+            raise Refused(f"SUBSCRIBE was answered by {_text(reply)}", [reply])
         return int(U64.unpack(reply.payload)[0])
 
     async def poll(self, subscription: int, polls: int) -> list[Delivery]:
@@ -120,7 +142,7 @@ class Connection(trio.abc.AsyncResource):
 
 def _none(replies: list[Frame]) -> None:
     if replies:
-        raise Refused(f"answered by {_text(replies[0])}")
+        raise Refused(f"answered by {_text(replies[0])}", replies)
 
 
 def _text(frame: Frame) -> str:
@@ -131,6 +153,6 @@ def _text(frame: Frame) -> str:
 
 def _delivery(frame: Frame) -> Delivery:
     if frame.type != PUBLISH:
-        raise Refused(f"a POLL was answered by {_text(frame)}")
+        raise Refused(f"a POLL was answered by {_text(frame)}", [frame])
     (length,) = U16.unpack_from(frame.payload, 1)
-    return Delivery(frame.correlation_id, frame.payload[3 + length :])
+    return Delivery(frame.correlation_id, frame.payload[3 + length :], frame.payload[0])

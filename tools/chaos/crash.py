@@ -2,13 +2,16 @@
 
 Every round starts a daemon on the same log, takes all that it holds, puts it under load from
 publishers and consumers, and ends it with `kill -9` at a random moment; some rounds kill it while
-it is still recovering. Checked are, of protocol version 1 at QoS 1:
+it is still recovering. The rounds take the fsync policies in turn; segments are of many sizes, so
+that they fill and are dropped all the while. Publishers mix QoS 0 and QoS 1 on several topics.
+Checked are, of protocol version 1:
 
 - a message that was confirmed, or delivered once, and not accepted is there after the restart;
 - a message that was accepted does not come back, unless that was within 100 ms of the kill, or of
   the moment since when the log had committed nothing, because the disk kept it waiting;
-- first deliveries of a topic, and of every publisher, come in order, and what is lost of the
-  unconfirmed messages of a connection are its last ones;
+- a message is delivered again only after a kill, and one of QoS 0 never is;
+- first deliveries of a topic come in order, and so do those of every publisher, QoS 0 and QoS 1
+  together; what is lost of the unconfirmed messages of a connection are its last ones;
 - a delivery tag stays with its message and is never given to another;
 - a subscription that was parked is taken over under its id.
 """
@@ -17,8 +20,9 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
-from itertools import count, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +40,9 @@ KEPT_TOPIC: Final = "kept"
 """Nobody subscribes to it before the end."""
 PUBLISHERS_PER_TOPIC: Final = 2
 POLICIES: Final = ("always", "every_n:64", "interval_ms:50", "none")
+SEGMENT_BYTES: Final = (16_384, 65_536, 262_144, 67_108_864)
+QOS_0: Final = 0.25
+"""The share of messages that are published at QoS 0."""
 POLLS: Final = 200
 QUIET_ROUNDS: Final = 0.4
 """The share of rounds in which nothing is published for a while before the kill."""
@@ -59,6 +66,10 @@ class Drill:
     ledger: Ledger
     subscriptions: dict[str, int] = attrs.Factory(dict)
     early_kills: int = 0
+    segments: int = 0
+    """How many there were at the kills, all in all."""
+    newest_segment: int = 0
+    _policies: Iterator[str] = attrs.Factory(lambda: cycle(POLICIES))
     _sources: int = 0
     _unanswered: dict[Source, float] = attrs.Factory(dict)
     """Since when publishers wait for their barrier."""
@@ -73,13 +84,11 @@ class Drill:
         await self._end_in_peace()
 
     async def _launch(self, nursery: trio.Nursery) -> Daemon:
-        policy = self.random.choice(POLICIES)
-        segment_bytes = self.random.choice((16_384, 262_144, 67_108_864))
         return await Daemon.launch(
             nursery,
             self.wal_path,
-            fsync_policy=policy,
-            wal__segment_bytes=segment_bytes,
+            fsync_policy=next(self._policies),
+            wal__segment_bytes=self.random.choice(SEGMENT_BYTES),
             **SETTINGS,
         )
 
@@ -117,6 +126,9 @@ class Drill:
                 await daemon.kill()
             self.ledger.killed(killed_at, stalled_at)
             self._unanswered.clear()
+            names = sorted(path.stem for path in self.wal_path.glob("*.wal"))
+            self.segments += len(names)
+            self.newest_segment = int(names[-1])
 
     async def _drained(
         self, connections: AsyncExitStack, address: tuple[str, int], topic: str, accepting: float
@@ -144,15 +156,17 @@ class Drill:
         places = count(1)
         with suppress(Lost):
             while not quiet.is_set():
-                burst = []
+                burst: list[tuple[int, bytes]] = []
                 for place in islice(places, self.random.choice((1, 10, 100))):
                     size = self.random.choice((0, 20, 200, 2_000, 20_000))
-                    burst.append(b"%s/%d %s" % (source.name.encode(), place, b"x" * size))
-                    self.ledger.sent(source, burst[-1])
+                    body = b"%s/%d %s" % (source.name.encode(), place, b"x" * size)
+                    qos = int(self.random.random() >= QOS_0)
+                    burst.append((qos, body))
+                    self.ledger.sent(source, body, qos)
                 self._unanswered[source] = trio.current_time()
-                await connection.publish(topic.encode(), burst)
+                await connection.publish_each(topic.encode(), burst)
                 del self._unanswered[source]
-                self.ledger.confirmed(burst)
+                self.ledger.confirmed(body for _, body in burst)
                 await trio.sleep(self.random.choice(PAUSES_SECONDS[topic == KEPT_TOPIC]))
 
     async def _end_in_peace(self) -> None:
@@ -195,7 +209,7 @@ class Consumer:
         deliveries = await self.connection.poll(self.subscription, polls)
         for delivery in deliveries:
             self.ledger.delivered(self.topic, delivery.tag, delivery.body)
-        chosen = [d for d in deliveries if self.random.random() < accepting]
+        chosen = [d for d in deliveries if d.qos and self.random.random() < accepting]
         if chosen:
             bodies = [delivery.body for delivery in chosen]
             self.ledger.accepting(bodies)
@@ -218,12 +232,13 @@ async def _reported(wal_path: Path, rounds: int, seed: int, grace_ms: int) -> li
     print(f"  kills: {rounds} under load, {result.early_kills} while starting")
     print(f"  messages: {ledger.messages} sent, {ledger.confirmations} confirmed,")
     print(f"    {ledger.acceptances} accepted, {ledger.redeliveries} delivered again")
+    print(f"  segments: {result.newest_segment} begun, {result.segments / rounds:.0f} at a kill")
     print(f"  acceptances forgotten within {grace_ms} ms: {ledger.forgotten_acceptances}")
     return ledger.violations
 
 
 @click.command()
-@click.option("--rounds", default=20, show_default=True, help="How often it is killed.")
+@click.option("--rounds", default=50, show_default=True, help="How often it is killed.")
 @click.option("--seed", type=int, help="Repeats the choices of a run, if not its timing.")
 @click.option("--grace-ms", default=100, show_default=True, help="How old a lost ACK may be.")
 def main(rounds: int, seed: int | None, grace_ms: int) -> None:

@@ -23,18 +23,26 @@ class Message:
     source: Source
     place: int
     """The how-manieth of its source it is."""
+    qos: int = 1
     confirmed: bool = False
     tag: int | None = None
     delivered_in: int | None = None
     """The life of the broker in which it was delivered last."""
+    may_return: bool = False
+    """There is a reason to deliver it again in that life: whoever had it is gone."""
     acceptance_sent: bool = False
     accepted_at: float | None = None
     accepted_in: int = 0
 
     @property
+    def seen(self) -> bool:
+        """Whether it was ever delivered."""
+        return self.delivered_in is not None
+
+    @property
     def owed(self) -> bool:
         """Whether the broker must still have it: it said so, or showed it, and was not told off."""
-        return (self.confirmed or self.tag is not None) and not self.acceptance_sent
+        return self.qos > 0 and (self.confirmed or self.seen) and not self.acceptance_sent
 
 
 @attrs.define(eq=False)
@@ -56,19 +64,19 @@ class Ledger:
     _life: int = 1
     _committed_until: float = 0.0
 
-    def sent(self, source: Source, body: bytes) -> None:
+    def sent(self, source: Source, body: bytes, qos: int = 1) -> None:
         """`body` is like no other."""
         messages = self._sources.setdefault(source, [])
-        message = self._messages[body] = Message(source, len(messages))
+        message = self._messages[body] = Message(source, len(messages), qos)
         messages.append(message)
 
     def confirmed(self, bodies: Iterable[bytes]) -> None:
-        """The broker has said that these are committed."""
+        """The broker has said that these are committed, those of QoS 1."""
         for body in bodies:
-            self._messages[body].confirmed = True
+            self._messages[body].confirmed = self._messages[body].qos > 0
 
     def delivered(self, topic: str, tag: int, body: bytes) -> None:
-        """A subscriber of the topic got this."""
+        """A subscriber of the topic got this. At QoS 0 a tag is nothing to settle."""
         message = self._messages.get(body)
         name = _name(body)
         if message is None:
@@ -76,6 +84,20 @@ class Ledger:
             return
         if message.source.topic != topic:
             self._violation(f"{name} was delivered on topic {topic}")
+        if message.qos == 0:
+            self._delivered_at_most_once(name, message)
+        else:
+            self._delivered_at_least_once(topic, tag, body, message)
+        message.delivered_in, message.may_return = self._life, False
+
+    def _delivered_at_most_once(self, name: str, message: Message) -> None:
+        if message.seen:
+            self._violation(f"{name} was delivered twice at QoS 0")
+        else:
+            self._in_order_of_its_publisher(name, message)
+
+    def _delivered_at_least_once(self, topic: str, tag: int, body: bytes, message: Message) -> None:
+        name = _name(body)
         if self._by_tag.setdefault(tag, body) != body:
             self._violation(f"tag {tag} of {name} was that of {_name(self._by_tag[tag])}")
         if message.tag is None:
@@ -83,19 +105,26 @@ class Ledger:
         elif message.tag != tag:
             self._violation(f"{name} came with tag {message.tag} and then with {tag}")
         else:
-            self.redeliveries += 1
-        if message.accepted_at is not None:
-            self._came_back(name, message)
-        message.delivered_in = self._life
+            self._redelivery(name, message)
 
     def _first_delivery(self, topic: str, tag: int, name: str, message: Message) -> None:
         message.tag = tag
         if tag < self._highest_tag.get(topic, 0):
             self._violation(f"{name} was first delivered after a later one of its topic")
         self._highest_tag[topic] = max(tag, self._highest_tag.get(topic, 0))
+        self._in_order_of_its_publisher(name, message)
+
+    def _in_order_of_its_publisher(self, name: str, message: Message) -> None:
         later = self._sources[message.source][message.place + 1 :]
-        if any(other.tag is not None for other in later):
+        if any(other.seen for other in later):
             self._violation(f"{name} was first delivered after a later one of its publisher")
+
+    def _redelivery(self, name: str, message: Message) -> None:
+        self.redeliveries += 1
+        if message.accepted_at is not None:
+            self._came_back(name, message)
+        elif message.delivered_in == self._life and not message.may_return:
+            self._violation(f"{name} was delivered twice, for no reason")
 
     def _came_back(self, name: str, message: Message) -> None:
         assert message.accepted_at is not None
@@ -118,6 +147,11 @@ class Ledger:
         for body in bodies:
             message = self._messages[body]
             message.accepted_at, message.accepted_in = now, self._life
+
+    def released(self, tags: Iterable[int]) -> None:
+        """The connection that these deliveries were made to is gone, so they may be repeated."""
+        for tag in tags:
+            self._messages[self._by_tag[tag]].may_return = True
 
     def killed(self, now: float, stalled_at: float | None = None) -> None:
         """The broker lived until now at least; what comes next is from its next life.
@@ -145,9 +179,9 @@ class Ledger:
                 self._gaps(source, messages)
 
     def _gaps(self, source: Source, messages: list[Message]) -> None:
-        """What a kill takes of a connection's messages are the last ones."""
+        """What a kill takes of a connection's messages are the last ones, of QoS 1 at least."""
         last = max((m.place for m in messages if m.tag is not None), default=0)
-        missing = [m.place for m in messages[:last] if m.tag is None]
+        missing = [m.place for m in messages[:last] if m.qos and m.tag is None]
         if missing:
             self._violation(f"{source.name}: {missing} are lost, and later ones are not")
             del self._sources[source][:]  # said once

@@ -1,4 +1,4 @@
-"""How a drill ends: what was found, a verdict, and an exit status."""
+"""What a drill says: what it did, what it found, a verdict, and an exit status."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NoReturn, ParamSpec
 
+import attrs
 import trio
 
 from tools.chaos.connection import Lost, Refused
@@ -13,6 +14,27 @@ from tools.chaos.daemon import DaemonEnded
 
 P = ParamSpec("P")
 _SHOWN = 20
+
+
+@attrs.define
+class Report:
+    """What a drill did and checked, printed as it goes; `violations` is what it is to return."""
+
+    violations: list[str] = attrs.Factory(list)
+
+    def did(self, what: str) -> None:
+        """Something was done to the daemon."""
+        print(f"  {what}", flush=True)
+
+    def check(self, holds: bool, what: str, found: object = "") -> None:
+        """Something had to be so; `found` is what was there when it is not."""
+        print(f"    {'ok' if holds else 'NOT'}: {what}", flush=True)
+        if not holds:
+            self.violations.append(f"not so: {what}" + (f"; found: {found}" if found else ""))
+
+    def check_equal(self, found: object, expected: object, what: str) -> None:
+        """What was found had to be equal to what was expected."""
+        self.check(found == expected, what, f"{found!r}, expected {expected!r}"[:2_000])
 
 
 def conclude(
