@@ -1,4 +1,4 @@
-"""A broker process to measure."""
+"""A broker process to measure: starting it, ending it, and what the kernel knows of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,51 +19,87 @@ API_KEY = "bench"
 
 @attrs.define
 class MeasuredDaemon:
-    """A running `blipmqd`; figures are read from the kernel's account of the process."""
+    """A running `blipmqd`; figures are read from the kernel's account of the process.
+
+    `start_seconds` is what passed from its creation until it took clients.
+    """
 
     process: subprocess.Popen[str]
     address: tuple[str, int]
+    start_seconds: float
+
+    def _account(self, name: str) -> Path:
+        return Path(f"/proc/{self.process.pid}/{name}")
+
+    def _number(self, account: str, key: str) -> int:
+        for line in self._account(account).read_text().splitlines():
+            if line.startswith(f"{key}:"):
+                return int(line.split()[1])
+        raise RuntimeError(f"the kernel does not tell {key} of a process")
 
     def cpu_seconds(self) -> float:
         """Processor time so far, user and system."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = self._account("stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def memory_bytes(self) -> int:
+        """What it has in memory now, files that it has mapped included."""
+        return self._number("status", "VmRSS") * 1024
+
     def peak_memory_bytes(self) -> int:
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-        raise RuntimeError("the kernel does not tell the peak memory of a process")
+        """The most that it had in memory, since its start or `forget_peak`."""
+        return self._number("status", "VmHWM") * 1024
+
+    def forget_peak(self) -> None:
+        """Let `peak_memory_bytes` begin anew."""
+        self._account("clear_refs").write_text("5")
+
+    def written_bytes(self) -> int:
+        """Bytes that it gave to files."""
+        return self._number("io", "wchar")
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
 
 
 @contextmanager
-def running_daemon(wal_path: str, fsync_policy: str) -> Iterator[MeasuredDaemon]:
-    """Start a broker on free ports, and end it with SIGTERM. An empty `wal_path`: no log."""
+def running_daemon(
+    wal_path: str, fsync_policy: str, settings: Mapping[str, str] | None = None
+) -> Iterator[MeasuredDaemon]:
+    """Start a broker on free ports, and end it with SIGTERM. An empty `wal_path`: no log.
+
+    `settings` are variables of its environment; what they do not name is as by default.
+    """
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("BLIPMQ_")}
     environment = {
-        **os.environ,
+        **inherited,
         "BLIPMQ_PORT": "0",
         "BLIPMQ_METRICS_PORT": "0",
         "BLIPMQ_WAL_PATH": wal_path,
         "BLIPMQ_FSYNC_POLICY": fsync_policy,
         "BLIPMQ_ALLOWED_API_KEYS": API_KEY,
         "BLIPMQ_LOGGING_FORMAT": "json",
-        "BLIPMQ_LIMITS_QUEUE_CAPACITY": "1000000",
-        "BLIPMQ_LIMITS_QUEUE_BYTES": str(1 << 30),
-        "BLIPMQ_RETRY_BACKOFF_MS": "60000",
+        **(settings or {}),
     }
     command = [sys.executable, "-m", "blipmq"]
+    began = time.perf_counter()
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             host, _, port = _ready(process)["address"].rpartition(":")
-            yield MeasuredDaemon(process, (host, int(port)))
+            yield MeasuredDaemon(process, (host, int(port)), time.perf_counter() - began)
         finally:
             process.send_signal(signal.SIGTERM)
 
 
 def _ready(process: subprocess.Popen[str]) -> dict[str, str]:
     assert process.stderr is not None
+    told = ""
     for line in process.stderr:
-        event: dict[str, str] = json.loads(line)
-        if event["event"] == "ready":
-            return event
-    raise RuntimeError("the broker did not start")
+        told += line
+        if line.startswith("{"):
+            event: dict[str, str] = json.loads(line)
+            if event["event"] == "ready":
+                return event
+    raise RuntimeError(f"the broker did not start:\n{told}")

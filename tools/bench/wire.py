@@ -1,7 +1,8 @@
 """Clients that only move bytes: raw sockets, frames encoded beforehand, deliveries counted.
 
-They show what the broker can do rather than what a client library costs. Version 1, blocking
-sockets, one thread each; all messages of a run have one size, so replies are counted by length.
+They show what the broker can do rather than what a client library costs. What both versions share,
+and version 1: blocking sockets, one thread each; all messages of a run have one size, so replies
+are counted by length. Version 2 is in `publishers` and `consumers`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 import attrs
 
 from blipmq.protocol import encoder
-from blipmq.protocol.frames import HEADER_BYTES
+from blipmq.protocol.frames import HEADER_BYTES, LENGTH_BYTES, NACK, TYPE_AT
 
 NO_SUBSCRIPTION = 2**64 - 1
 PONG = encoder.pong(5)
@@ -20,13 +21,31 @@ PONG_BYTES = len(PONG)
 ACK_BYTES = HEADER_BYTES + 8
 
 
-def connect(address: tuple[str, int], api_key: str) -> socket.socket:
-    """An authenticated version 1 connection."""
+class Refused(Exception):
+    """The broker answered with a frame that was not asked for, a NACK most likely."""
+
+    def __init__(self, frame: bytes) -> None:
+        text = frame[HEADER_BYTES + 4 :].decode(errors="replace")
+        super().__init__(text if frame[TYPE_AT] == NACK else f"frame {frame[:32].hex()}")
+
+
+def connect(address: tuple[str, int], api_key: str, version: int = 1) -> socket.socket:
+    """An authenticated connection."""
     sock = socket.create_connection(address)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.sendall(encoder.hello(1, 1) + encoder.auth(2, api_key.encode()))
-    receive_exactly(sock, 2 * ACK_BYTES)
+    sock.sendall(encoder.hello(1, version) + encoder.auth(2, api_key.encode()))
+    for _ in range(2 if version == 1 else 3):  # two ACKs, and INFO
+        receive_frame(sock)
     return sock
+
+
+def receive_frame(sock: socket.socket) -> bytes:
+    """The next frame. Raises Refused when it is a NACK."""
+    length = receive_exactly(sock, LENGTH_BYTES)
+    frame = length + receive_exactly(sock, int.from_bytes(length))
+    if frame[TYPE_AT] == NACK:
+        raise Refused(frame)
+    return frame
 
 
 def receive_exactly(sock: socket.socket, size: int) -> bytes:

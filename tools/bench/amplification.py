@@ -1,0 +1,123 @@
+"""`python -m tools.bench.amplification`: bytes that the broker writes for a byte that is published.
+
+Everything is consumed and settled while it is published, so settlements, checkpoints and the notes
+of what is synced are in the figures. `written` is what the broker gave to files; `disk` is what the
+disk below wrote meanwhile, a page that is synced and grows again once more, and the file system's
+journal: for that figure nobody else should use the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import attrs
+import click
+
+from tools.bench.clients import Go, working
+from tools.bench.consumers import Consumer, attach, consume
+from tools.bench.daemon import API_KEY, running_daemon
+from tools.bench.directory import device_bytes, directory_option, log_directory, size_bytes
+from tools.bench.publishers import Publishers
+from tools.bench.table import show
+from tools.bench.wire import connect
+
+TOPIC = b"amplification"
+NAME = b"all"
+POLICIES = ("always", "interval_ms:20", "none")
+SIZES = (16, 256, 4096)
+PREFETCH = 5000
+MIB = 1 << 20
+
+
+@attrs.frozen
+class Load:
+    """What is published by one connection, `in_flight` of it unconfirmed."""
+
+    policy: str
+    size: int
+    in_flight: int
+    messages: int
+
+
+@attrs.frozen
+class Measured:
+    """`written` and `disk`: bytes for each byte of a body. `disk` is None where there is none."""
+
+    policy: str
+    size: int
+    in_flight: int
+    consumed: int
+    written: float
+    disk: float | None
+    log_mib: float
+
+
+def _publish(address: tuple[str, int], load: Load, go: Go) -> Iterator[int]:
+    publishers = Publishers.connect(address, API_KEY, TOPIC, load.size, 1, load.in_flight)
+    go()
+    publishers.publish(load.messages)
+    yield publishers.confirmed
+
+
+def _consume(address: tuple[str, int], load: Load, go: Go) -> Iterator[int]:
+    consumer = Consumer.connect(address, API_KEY, TOPIC, NAME, load.size, PREFETCH)
+    go()
+    yield from consume([consumer], load.messages, load.messages)
+
+
+def measure(directory: Path, load: Load) -> Measured:
+    """On a broker and a log of their own."""
+    with log_directory(directory) as log, running_daemon(str(log), load.policy) as daemon:
+        with connect(daemon.address, API_KEY, version=2) as sock:
+            attach(sock, TOPIC, NAME)
+        written, before = daemon.written_bytes(), device_bytes(directory)
+        works = [partial(work, daemon.address, load) for work in (_publish, _consume)]
+        with working(works) as (publisher, consumer):
+            published, consumed = publisher.last_report(), consumer.last_report()
+        written, after = daemon.written_bytes() - written, device_bytes(directory)
+        log_mib = size_bytes(log) / MIB
+    body_bytes = published * load.size
+    return Measured(
+        load.policy,
+        load.size,
+        load.in_flight,
+        consumed,
+        written / body_bytes,
+        None if before is None or after is None else (after - before) / body_bytes,
+        log_mib,
+    )
+
+
+@click.command()
+@click.option("--policy", "policies", multiple=True, default=POLICIES, show_default=True)
+@click.option("--size", "sizes", multiple=True, default=SIZES, show_default=True)
+@click.option("--window", default=256, show_default=True, help="Many in flight.")
+@click.option("--messages", default=200_000, show_default=True, help="With many in flight.")
+@click.option("--messages-alone", default=20_000, show_default=True, help="With one in flight.")
+@click.option("--json", "as_json", is_flag=True)
+@directory_option
+def main(
+    policies: tuple[str, ...],
+    sizes: tuple[int, ...],
+    window: int,
+    messages: int,
+    messages_alone: int,
+    as_json: bool,
+    directory: Path,
+) -> None:
+    """Measure bytes written over bytes published, with one message in flight and with many."""
+    rows = []
+    for policy in policies:
+        for size in sizes:
+            for load in (
+                Load(policy, size, 1, messages_alone),
+                Load(policy, size, window, messages),
+            ):
+                rows.append(measure(directory, load))
+    show({"amplification": rows}, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()
