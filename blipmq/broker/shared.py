@@ -115,6 +115,7 @@ class SharedSubscription:
             if cursor.returned.bytes > self.context.limits.window_bytes:
                 cursor.fall_behind()
             self.on_ready(cursor)
+        self._wake_hungry()
 
     def wake(self, member: Attachment) -> None:
         """There may be something for this member."""
@@ -126,6 +127,20 @@ class SharedSubscription:
         if not cursor.closed:
             self._ready[cursor] = None
             self._wake_hungry()
+
+    def on_late(self, cursor: SharedCursor, member: Attachment) -> None:
+        """A member let something fall due: the others get it before it comes there again."""
+        if cursor.closed:
+            return
+        self._ready[cursor] = None
+        self._hungry.pop(member, None)
+        if not self._hungry:
+            if member.room:
+                self.wake(member)
+            return
+        self._wake_hungry()
+        if member.room:
+            self._hungry[member] = None
 
     def _wake_hungry(self) -> None:
         hungry, self._hungry = self._hungry, {}

@@ -513,9 +513,7 @@ class SharedCursor(Cursor):
             self._log_first_attempt(delivery)
             delivery.since = now
             self._wait(delivery)
-            self.subscription.on_ready(self)
-        if member.room:
-            self.subscription.wake(member)
+        self.subscription.on_late(self, member)
 
     def forget(self, delivery: Delivery) -> None:
         """Take one out that waits; its last receiver may not settle it any more."""

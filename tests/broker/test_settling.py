@@ -290,3 +290,18 @@ def test_a_settle_whose_range_is_upside_down_is_refused_as_a_whole() -> None:
 
     inflight = world.broker.stats.inflight
     assert (inflight, member.refused) == (1, [(0, 400, "invalid SETTLE payload")])
+
+
+def test_what_a_member_lets_fall_due_goes_to_another_that_has_room() -> None:
+    world = World.create()
+    idle, other = Member(world), Member(world)
+    idle.attach(b"t", name=b"n", ack_wait_ms=1_000)
+    Member(world).publish(b"t", b"a")
+    assert idle.take() == [b"a"]
+    other.attach(b"t", name=b"n", ack_wait_ms=1_000)
+    other.receive()
+
+    world.pass_time(1)
+
+    assert idle.client.session.has_output is False
+    assert [(p.body, p.attempt) for p in other.take_pushed()] == [(b"a", 2)]
