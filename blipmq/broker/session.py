@@ -303,6 +303,7 @@ class Session:
             "max_frame_bytes": LENGTH_MAX,
             "max_body_bytes": MAX_BODY_BYTES,
             "heartbeat_ms": self.broker.limits.heartbeat_ms,
+            "ack_wait_ms": self.broker.context.retries.ack_wait_ms,
             "draining": self.broker.draining,
         }
         self.output.add(encoder.info(document))

@@ -6,6 +6,7 @@ cannot be used, an address to listen on included.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import sys
@@ -96,6 +97,10 @@ def command(path: Path | None, check_config: bool) -> int:
     return _serve(config, path)
 
 
+_GC_THRESHOLDS = (50_000, 50, 50)
+"""How many more objects there are when the garbage collector looks at them, and at older ones."""
+
+
 def _allow_descriptors(connections: int) -> None:
     """Let this process have as many open files as the system lets it, and say if they are few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -108,6 +113,10 @@ def _allow_descriptors(connections: int) -> None:
 
 
 def _serve(config: Config, path: Path | None) -> int:
+    # What is there now stays; and messages are no cycles, so looking for some is seldom worth it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     instruments = [TaskConsole(sys.stderr)] if config.enable_trio_console else []
     try:
         trio.run(root.serve, config, instruments=instruments)

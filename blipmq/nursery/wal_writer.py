@@ -22,6 +22,8 @@ from blipmq.wal.record import Fact, run_in
 COMMITS_BEFORE_PREPARING: Final = 256
 """A daemon that hardly writes does not write zeros, either."""
 _PREPARING_PAUSE_SECONDS: Final = 0.01
+_QUIET_SECONDS: Final = 1.0
+"""So long after the last write the log is looked through for what nobody wants any more."""
 
 
 @attrs.define(eq=False)
@@ -38,6 +40,8 @@ class WalWriter:
     queue: WalQueue
     _failure: LogError | None = None
     _commits: int = 0
+    _looked_through: bool = True
+    """Whether nothing was written since the log was looked through."""
     _unsynced_messages: int = 0
     _prepare: trio.Event = attrs.Factory(trio.Event)
     _dirty: trio.Event = attrs.Factory(trio.Event)
@@ -56,8 +60,8 @@ class WalWriter:
                 if self.policy.kind == "always":
                     nursery.start_soon(self._prepare_segments)
                 async with self.queue.receive:
-                    async for batch in self.queue.receive:
-                        await self._commit([batch, *self._waiting()])
+                    while await self._commit_next():
+                        pass
                 error = await self._log_the_rest()
                 if error is not None:
                     text = f"the last settlements are not in the log: {error}"
@@ -68,6 +72,24 @@ class WalWriter:
                 await self._close()
         if self._failure is not None:
             raise self._failure
+
+    async def _commit_next(self) -> bool:
+        """Commit what comes next; False when nothing more comes.
+
+        When nothing has come for a while after settlements, segments that they left behind go.
+        """
+        batch: Batch | None = None
+        with trio.move_on_after(math.inf if self._looked_through else _QUIET_SECONDS):
+            try:
+                batch = await self.queue.receive.receive()
+            except trio.EndOfChannel:
+                return False
+        self._looked_through = batch is None
+        if batch is not None:
+            await self._commit([batch, *self._waiting()])
+        elif self._failure is None and self.log.settled_bytes(*self._wanted()):
+            await self._roll()
+        return True
 
     def _waiting(self) -> list[Batch]:
         batches: list[Batch] = []

@@ -240,6 +240,16 @@ class Log:
         )
         return freed > 2 * self._head_bytes
 
+    def settled_bytes(
+        self, wanted_from: Callable[[bytes], int | None], retained_from_ms: int | None = None
+    ) -> int:
+        """What `roll` would remove of the segments before the last one."""
+        return sum(
+            segment.size
+            for segment in self._segments[:-1]
+            if not _stays(segment, wanted_from, retained_from_ms)
+        )
+
     def _begin_somehow(self, name: str, head: Sequence[Bytes]) -> File:
         """As `_begin`; on a full disk in the space of the reserve."""
         while True:

@@ -51,6 +51,7 @@ def test_info_follows_the_answer_to_auth() -> None:
             "max_frame_bytes": 16 * 1024 * 1024,
             "max_body_bytes": 16 * 1024 * 1024 - 256 * 1024,
             "heartbeat_ms": 30_000,
+            "ack_wait_ms": 30_000,
             "draining": False,
         }
     ]

@@ -548,6 +548,24 @@ async def test_numbers_are_reserved_anew_before_they_run_out(
             assert len(deliveries) == 20
             await peer.settle(subscription, *deliveries)
             await trio.sleep(1)
+        await trio.sleep(2)
         with wakings() as woken:
             await trio.sleep(60)
         assert woken.times == []
+
+
+async def test_a_drained_backlog_gives_its_disk_space_back_without_another_message(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(wal=WalSettings(segment_bytes=4096)) as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo")
+        for place in range(40):
+            await peer.send(encoder.publish(place, 1, b"demo", bytes(500)))
+            await trio.sleep(0.1)
+        grown = daemon.stats.wal_segments
+        for frame in await peer.poll(subscription, 40):
+            await peer.send(encoder.ack(frame.correlation_id, subscription))
+        await trio.sleep(10)
+        assert grown > 3
+        assert daemon.stats.wal_segments == 1
