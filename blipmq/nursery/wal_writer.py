@@ -148,7 +148,7 @@ class WalWriter:
             await self._roll()
         if not batch.facts:
             return
-        call = partial(self._append, batch.facts, batch.next_number)
+        call = partial(self._append, batch.facts, batch.next_number, self._time_ms())
         try:
             await self.state.outside.run_blocking(call)
         except NoRoom:
@@ -166,9 +166,13 @@ class WalWriter:
         if self.policy.kind == "every_n" and self._unsynced_messages >= self.policy.value:
             self._enough.set()
 
-    def _append(self, facts: list[Fact], next_number: int) -> None:
+    def _time_ms(self) -> int:
+        """The time of day as it was at the start, and what has passed since: it never jumps."""
+        return self.state.broker.context.time_ms(trio.current_time())
+
+    def _append(self, facts: list[Fact], next_number: int, time_ms: int) -> None:
         """In a thread."""
-        self.log.append(facts, next_number, self.state.outside.time_ms())
+        self.log.append(facts, next_number, time_ms)
         if self.policy.kind == "always":
             self._sync()
 
@@ -197,7 +201,7 @@ class WalWriter:
         """What the log is to keep: from which number of a topic on, and from which time on."""
         broker, settled_ms = self.state.broker, self.state.config.retention.settled_ms
         wanted = {name: broker.wanted_from(name) for name in self.log.topics}
-        retained_from_ms = self.state.outside.time_ms() - settled_ms if settled_ms else None
+        retained_from_ms = self._time_ms() - settled_ms if settled_ms else None
         return wanted.get, retained_from_ms
 
     async def _prepare_segments(self) -> None:

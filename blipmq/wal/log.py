@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -22,6 +23,7 @@ from blipmq.wal.reading import LogReader
 from blipmq.wal.record import (
     Bytes,
     Checkpoint,
+    Continued,
     Fact,
     Moved,
     RunRecord,
@@ -132,7 +134,7 @@ class Log:
             recovery = Recovery.of(self.disk)
         except OSError as error:
             raise LogError(f"{error.filename or self.disk.directory}: {error.strerror}") from None
-        self._segments = [Segment(sequence) for sequence in recovery.segments]
+        self._segments = [Segment(s, salt=recovery.salts[s]) for s in recovery.segments]
         self.torn_bytes, self.total_bytes = recovery.torn_bytes, recovery.bytes
         return recovery.facts, recovery.number
 
@@ -204,19 +206,25 @@ class Log:
         if self._file is not None:
             self.sync()
         kept = [s for s in self._segments if _stays(s, wanted_from, retained_from_ms)]
-        checkpoint = attrs.evolve(checkpoint, segments=tuple(s.sequence for s in kept))
+        checkpoint = attrs.evolve(
+            checkpoint,
+            segments=tuple(s.sequence for s in kept),
+            salts=tuple(s.salt for s in kept),
+        )
         sequence = self._segments[-1].sequence + 1 if self._segments else 1
         salt = self.salt()
         head = [segment_header(sequence, salt), *encode(checkpoint, next_number, salt)]
         prepared = self._next.ready
         file = self._begin_somehow(segment_name(sequence), head)
+        if self._segments and self._segments[-1] in kept:
+            self._continue(Continued(sequence, salt), next_number)
         if self._file is not None:
             self._close(self._file)
         self._file, self._current_salt, self._dirty = file, salt, False
         self._synced, self._head_bytes = None, file.size
         self._prepared, self._next.wanted = prepared, not self._next.ready
         removed = [segment for segment in self._segments if segment not in kept]
-        self._segments = [*kept, Segment(sequence, file.size)]
+        self._segments = [*kept, Segment(sequence, file.size, salt)]
         self._bound_indexes()
         self._count(1, file.size)
         for segment in removed:
@@ -226,6 +234,28 @@ class Log:
                 raise LogError(f"{self.disk.directory / segment.name}: {error.strerror}") from None
         if self.reserve is not None:
             self.reserve.fill()
+
+    def _continue(self, fact: Continued, next_number: int) -> None:
+        """Have the last segment name the next one, which is on the disk; without room it does not.
+
+        Raises LogError.
+        """
+        segment = self._segments[-1]
+        record = encode(fact, next_number, segment.salt)
+        try:
+            file = self._file or self.disk.open(segment.name)
+        except OSError as error:
+            raise LogError(f"{self.disk.directory / segment.name}: {error.strerror}") from None
+        try:
+            size = file.size
+            with suppress(NoRoom):
+                self._write(file, record)
+                self._sync(file)
+                segment.size = file.size
+                self._count(1, file.size - size)
+        finally:
+            if self._file is None:
+                self._close(file)
 
     def worth_rolling(
         self, wanted_from: Callable[[bytes], int | None], retained_from_ms: int | None = None
@@ -400,12 +430,15 @@ class Log:
         if self._dirty and self._file is not None and not self._failed:
             self._dirty = False
             size = self._file.size
-            try:
-                self._file.sync()
-            except OSError as error:
-                self._failed = True
-                raise LogError(f"fsync failed: {error.strerror}") from None
+            self._sync(self._file)
             self._synced = Synced(self._segments[-1].sequence, size)
+
+    def _sync(self, file: File) -> None:
+        try:
+            file.sync()
+        except OSError as error:
+            self._failed = True
+            raise LogError(f"fsync failed: {error.strerror}") from None
 
     def close(self) -> None:
         """Sync and give the directory back. Closing twice is fine."""

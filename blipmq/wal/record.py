@@ -36,8 +36,9 @@ Facts, by kind:
     7 synced        u64 segment, u64 size: so much of that segment outlives a power cut
     8 moved         u64 subscription, u64 first number, u64 last number, then as a run
    10 opened        one subscription
-   11 checkpoint    u64 reserved number, u32 n, n times u64 segment, u32 n, n subscriptions,
-                    u32 n, n times kept, u32 n, n times seen
+   11 checkpoint    u64 reserved number, u32 n, n times: u64 segment, u32 its salt,
+                    u32 n, n subscriptions, u32 n, n times kept, u32 n, n times seen
+   12 continued     u64 next segment, u32 its salt; the last record of a segment
 
     subscription    u8 flags (1 shared, 2 pattern), u64 id, u64 parent, u64 cursor,
                     u64 ack wait in ms, u32 attempts at most, u8 n, n bytes of owner,
@@ -88,6 +89,7 @@ SYNCED: Final = 7
 MOVED: Final = 8
 OPENED: Final = 10
 CHECKPOINT: Final = 11
+CONTINUED: Final = 12
 
 TOPIC_AT: Final = 1 + 8
 """Where in the payload of a run the length of its topic stands, with the topic behind it."""
@@ -114,6 +116,9 @@ _ATTEMPTED = struct.Struct("<QQQH")
 _CLOSED = struct.Struct("<QQ")
 _SYNCED = struct.Struct("<QQ")
 _SETTLED = struct.Struct("<QQQ")
+_SEGMENT = struct.Struct("<QI")
+
+CONTINUED_BYTES: Final = RECORD_HEADER_BYTES + 1 + _SEGMENT.size + len(END_MARK)
 
 Bytes = bytes | bytearray | memoryview
 
@@ -204,6 +209,14 @@ class Synced:
 
 
 @attrs.frozen
+class Continued:
+    """The segment ends here: `segment`, with that salt, is on the disk with its checkpoint."""
+
+    segment: int
+    salt: int
+
+
+@attrs.frozen
 class Opened:
     """A durable subscription exists from now on."""
 
@@ -230,7 +243,8 @@ class Seen:
 class Checkpoint:
     """Everything but the messages. No number below `reserved` may be given out again.
 
-    `segments` are the older segments that are still wanted; any other may be removed. `kept`
+    `segments` are the older segments that are still wanted; any other may be removed. `salts` are
+    theirs, in the same order; a checkpoint of an older log does not have them. `kept`
     holds, of every topic without a durable subscription, the number from which on its messages are
     kept; a topic that is not in it keeps those from the checkpoint's id on. `seen` is the
     deduplication window.
@@ -241,9 +255,10 @@ class Checkpoint:
     subscriptions: tuple[SubscriptionState, ...] = ()
     kept: tuple[tuple[bytes, int], ...] = ()
     seen: tuple[Seen, ...] = ()
+    salts: tuple[int, ...] = ()
 
 
-Fact = RunRecord | Settled | Moved | Attempted | Synced | Opened | Closed | Checkpoint
+Fact = RunRecord | Settled | Moved | Attempted | Synced | Continued | Opened | Closed | Checkpoint
 
 
 def run_in(fact: Fact) -> RunRecord | None:
@@ -302,6 +317,9 @@ def encode(fact: Fact, next_number: int, salt: int) -> list[Bytes]:
         case Synced(segment, size):
             row = _SYNCED.pack(segment, size)
             return _record(next_number, salt, bytes((SYNCED,)) + row)
+        case Continued(segment, its_salt):
+            row = _SEGMENT.pack(segment, its_salt)
+            return _record(next_number, salt, bytes((CONTINUED,)) + row)
         case Opened():
             return _record(next_number, salt, bytes((OPENED,)) + _subscription(fact.subscription))
         case Closed():
@@ -365,7 +383,7 @@ def _checkpoint(fact: Checkpoint) -> bytes:
             bytes((CHECKPOINT,)),
             _U64.pack(fact.reserved),
             _U32.pack(len(fact.segments)),
-            *(_U64.pack(sequence) for sequence in fact.segments),
+            *(_SEGMENT.pack(*row) for row in zip(fact.segments, fact.salts, strict=True)),
             _U32.pack(len(fact.subscriptions)),
             *(_subscription(state) for state in fact.subscriptions),
             _U32.pack(len(fact.kept)),
@@ -418,6 +436,8 @@ def decode(id_: int, payload: Bytes) -> list[Fact]:
                 return [Opened(_Fields(view, 1).subscription())]
             case 11:
                 return [_decode_checkpoint(view)]
+            case 12:
+                return [Continued(*_SEGMENT.unpack_from(view, 1))]
             case kind:
                 raise ValueError(f"unknown kind of record {kind}")
     except (struct.error, UnicodeDecodeError, IndexError) as error:
@@ -444,11 +464,13 @@ def _decode_older_checkpoint(view: memoryview) -> Checkpoint:
 def _decode_checkpoint(view: memoryview) -> Checkpoint:
     fields = _Fields(view, 1)
     (reserved,) = fields.take(_U64)
-    segments = tuple(fields.take(_U64)[0] for _ in range(fields.count()))
+    segments = [fields.take(_SEGMENT) for _ in range(fields.count())]
     subscriptions = tuple(fields.subscription() for _ in range(fields.count()))
     kept = tuple(fields.kept() for _ in range(fields.count()))
     seen = tuple(fields.seen() for _ in range(fields.count()))
-    return Checkpoint(reserved, segments, subscriptions, kept, seen)
+    sequences = tuple(sequence for sequence, _ in segments)
+    salts = tuple(salt for _, salt in segments)
+    return Checkpoint(reserved, sequences, subscriptions, kept, seen, salts)
 
 
 @attrs.define

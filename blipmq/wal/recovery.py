@@ -7,8 +7,9 @@ from pathlib import Path
 import attrs
 
 from blipmq.errors import CorruptLog
+from blipmq.wal.continuation import Successor, continued, salt_of, stranger
 from blipmq.wal.disk import Disk
-from blipmq.wal.record import Checkpoint, Fact, RunRecord, run_in, without_data
+from blipmq.wal.record import Checkpoint, Continued, Fact, RunRecord, run_in, without_data
 from blipmq.wal.segment import SegmentReader, segment_name, sequences
 
 _Facts = list[tuple[int, Fact]]
@@ -27,8 +28,13 @@ class Recovery:
     facts: _Facts = attrs.Factory(list)
     number: int = 0
     segments: list[int] = attrs.Factory(list)
+    salts: dict[int, int] = attrs.Factory(dict)
+    """Of the segments."""
     bytes: int = 0
     torn_bytes: int = 0
+    _continued: Continued | None = None
+    _ends: dict[int, int] = attrs.Factory(dict)
+    """Where segments are to be cut."""
 
     @classmethod
     def of(cls, disk: Disk) -> Recovery:
@@ -44,6 +50,7 @@ class Recovery:
 
     def _recover(self, found: list[int]) -> None:
         self._read_last(found[-1])
+        torn = None
         if not self.facts:
             # It was torn before its first checkpoint was written: nothing was ever in it, and the
             # segment before it, if there was one, was still in use.
@@ -54,32 +61,47 @@ class Recovery:
                 self._read_last(found[-1])
                 if not self.facts:
                     raise CorruptLog(f"{self._path(found[-1])}: offset 0: there is no checkpoint")
-            self.disk.remove(segment_name(torn))
+        if self._continued is not None:
+            what = "the segment is missing" if torn is None else "offset 0: there is no checkpoint"
+            raise CorruptLog(f"{self._path(self._continued.segment)}: {what}")
         if self.facts:
             self._select(found, self.facts[0][1])
+        for sequence, end in self._ends.items():
+            self._cut(sequence, end)
+        if torn is not None:
+            self.disk.remove(segment_name(torn))
+        for sequence in found:
+            if sequence not in self.segments:
+                self.disk.remove(segment_name(sequence))
+        self.bytes = sum(self.disk.size(segment_name(sequence)) for sequence in self.segments)
 
     def _path(self, sequence: int) -> Path:
         return self.disk.directory / segment_name(sequence)
 
     def _read_last(self, sequence: int) -> None:
-        """Take the facts of the last segment, and cut it where they end."""
+        """Take the facts of the last segment, and note where they end."""
         reader = SegmentReader(self.disk, sequence, last=True)
         for id_, fact in reader:
             if not self.facts and not isinstance(fact, Checkpoint):
                 where = f"{self._path(sequence)}: offset {reader.end}"
                 raise CorruptLog(f"{where}: the first record is not a checkpoint")
+            if isinstance(fact, Continued):
+                self._continued = fact
+                continue
             run = run_in(fact)
             self.number = max(self.number, id_ + (0 if run is None else run.count))
             if not isinstance(fact, RunRecord):
                 self.facts.append((id_, without_data(fact)))
-        if reader.end < self.disk.size(segment_name(sequence)):
-            self._cut(reader)
-
-    def _cut(self, reader: SegmentReader) -> None:
         self.torn_bytes += reader.torn
-        file = self.disk.open(segment_name(reader.sequence))
+        if self.facts:
+            self.salts[sequence] = reader.salt
+            if reader.end < self.disk.size(segment_name(sequence)):
+                self._ends[sequence] = reader.end
+
+    def _cut(self, sequence: int, end: int) -> None:
+        file = self.disk.open(segment_name(sequence))
         try:
-            file.truncate(reader.end)
+            file.truncate(end)
             file.sync()
         finally:
             file.close()
@@ -87,11 +109,30 @@ class Recovery:
     def _select(self, found: list[int], checkpoint: Fact) -> None:
         """Hold the segments that are there against those that the checkpoint wants."""
         assert isinstance(checkpoint, Checkpoint)
-        wanted = {*checkpoint.segments, found[-1]}
+        last = found[-1]
+        wanted = {*checkpoint.segments, last}
         if missing := sorted(wanted - set(found)):
             raise CorruptLog(f"{self._path(missing[0])}: the segment is missing")
-        for sequence in found:
-            if sequence not in wanted:
-                self.disk.remove(segment_name(sequence))
+        for sequence in checkpoint.segments:
+            self.salts[sequence] = self._salt(sequence)
+        before = continued(self.disk, last - 1) if last - 1 in found else None
+        # A checkpoint of an older log does not have the salts.
+        expected = dict(zip(checkpoint.segments, checkpoint.salts, strict=False))
+        if other := stranger(expected, self.salts, last, self.salts[last], before):
+            raise CorruptLog(f"{self._path(other[0])}: {other[1]}")
+        if before is None and last - 1 in wanted:
+            self._look_for_torn_name(last)
         self.segments = sorted(wanted)
-        self.bytes = sum(self.disk.size(segment_name(sequence)) for sequence in wanted)
+
+    def _salt(self, sequence: int) -> int:
+        try:
+            return salt_of(self.disk, sequence)
+        except ValueError as error:
+            raise CorruptLog(f"{self._path(sequence)}: offset 0: {error}") from None
+
+    def _look_for_torn_name(self, last: int) -> None:
+        """A crash may have kept the segment before from naming the last one."""
+        successor = Successor(last, self.salts[last], self.facts[0][0])
+        end = successor.unfinished_end(self.disk, last - 1)
+        if end is not None:
+            self._ends[last - 1] = end

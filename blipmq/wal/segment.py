@@ -54,6 +54,7 @@ class Segment:
 
     sequence: int
     size: int = 0
+    salt: int = 0
     topics: dict[bytes, int] = attrs.Factory(dict)
     newest_ms: int = 0
     index: SegmentIndex = attrs.Factory(SegmentIndex)
@@ -86,6 +87,7 @@ class SegmentReader:
     last: bool
     end: int = 0
     torn: int = 0
+    salt: int = 0
 
     def __iter__(self) -> Iterator[tuple[int, Fact]]:
         """(id of the record, fact). A run's data is valid until the next one is asked for.
@@ -98,7 +100,7 @@ class SegmentReader:
             salt = self._header(data, name)
             if salt is None:
                 return
-            self.end = SEGMENT_HEADER_BYTES
+            self.end, self.salt = SEGMENT_HEADER_BYTES, salt
             for id_, body, end in records(data, self.end, salt):
                 try:
                     facts = decode(id_, data[body:end])
@@ -118,7 +120,7 @@ class SegmentReader:
             sequence, salt = parse_segment_header(data[:SEGMENT_HEADER_BYTES].tobytes())
         except ValueError as error:
             if self.last and _blank(data):
-                self.torn = _written(data, 0)
+                self.torn = written_end(data, 0)
                 return None
             raise self._corrupt(name, 0, str(error)) from None
         if sequence != self.sequence:
@@ -127,7 +129,7 @@ class SegmentReader:
 
     def _tail(self, data: memoryview, name: str, salt: int) -> None:
         start = self.end
-        written = _written(data, start)
+        written = written_end(data, start)
         if written == start:
             return
         if not self.last or not is_torn(data, start, written, salt, self.sequence):
@@ -141,10 +143,10 @@ class SegmentReader:
 
 def _blank(data: memoryview) -> bool:
     """Whether a header was not written whole: too short, or its last sector's bytes are zeros."""
-    return len(data) < SEGMENT_HEADER_BYTES or _written(data, 0) < SEGMENT_HEADER_BYTES
+    return len(data) < SEGMENT_HEADER_BYTES or written_end(data, 0) < SEGMENT_HEADER_BYTES
 
 
-def _written(data: memoryview, start: int) -> int:
+def written_end(data: memoryview, start: int) -> int:
     """Where the zeros begin that reach to the end of the file; not before `start`."""
     end = len(data)
     while end > start:
