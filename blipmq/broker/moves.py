@@ -23,6 +23,8 @@ from blipmq.protocol.run import Run, made_run
 from blipmq.wal.record import Moved, RunRecord, SubscriptionState, UnsettledRange
 
 _TOPIC_BYTES_MAX = 0xFFFF
+_SPENT = 0xFFFF
+"""More attempts than any subscription allows, unless it allows any number."""
 _RUN_BYTES_MAX = 1024 * 1024
 """A dead letter run is not longer, unless one message is."""
 
@@ -34,6 +36,15 @@ REASONS: Final[dict[DropReason | None, str]] = {
 """What a dead letter says of why it was given up."""
 
 
+@attrs.frozen(eq=False)
+class _Moving:
+    """`attempts` is what a start is told that finds the messages unsettled still."""
+
+    topic: bytes
+    moved: Moved
+    attempts: int
+
+
 @attrs.define(eq=False)
 class Moves:
     """`publish` takes what is to be logged and committed. Moves that are not committed yet still
@@ -42,7 +53,7 @@ class Moves:
     context: Context
     topics: Topics
     publish: Callable[[Publication, Moved, float], None]
-    _moving: dict[int, tuple[bytes, Moved]] = attrs.Factory(dict)
+    _moving: dict[int, _Moving] = attrs.Factory(dict)
 
     def bury(
         self,
@@ -61,6 +72,8 @@ class Moves:
         if topic is None:
             self.context.stats.dropped[DropReason.DEAD_LETTER] += last - first + 1
             return False
+        # Who has been given up for that is given up again, and not delivered once more.
+        attempts = _SPENT if reason is DropReason.MAX_RETRIES else 0
         begin = first
         frames: list[bytes] = []
         size = 0
@@ -69,7 +82,8 @@ class Moves:
             size += len(frames[-1])
             if size >= _RUN_BYTES_MAX or number == last:
                 made = made_run(topic.name, 1, frames)
-                self.move(topic, made, (cursor.topic.name, cursor.id, begin, number), now)
+                origin = cursor.topic.name, cursor.id, begin, number
+                self.move(topic, made, origin, now, attempts)
                 begin, frames, size = number + 1, [], 0
         self.context.stats.dead_letters += last - first + 1
         return True
@@ -86,7 +100,14 @@ class Moves:
             return None
         return topic
 
-    def move(self, topic: Topic, run: Run, origin: tuple[bytes, int, int, int], now: float) -> None:
+    def move(
+        self,
+        topic: Topic,
+        run: Run,
+        origin: tuple[bytes, int, int, int],
+        now: float,
+        attempts: int = 0,
+    ) -> None:
         """Publish a run in the place of what it settles: (topic, cursor, first, last)."""
         context = self.context
         run.stamp(context.give_number(run.count))
@@ -96,7 +117,7 @@ class Moves:
         record = RunRecord(run.topic, run.first, run.count, run.data())
         moved = Moved(cursor, first, last, record)
         if context.durable:
-            self._moving[run.first] = name, moved
+            self._moving[run.first] = _Moving(name, moved, attempts)
         self.publish(Publication(run, Place(topic, node), None), moved, now)
 
     def committed(self, run: Run) -> None:
@@ -105,8 +126,9 @@ class Moves:
     def with_unsettled(self, states: list[SubscriptionState]) -> list[SubscriptionState]:
         """What a checkpoint says of subscriptions: what is being moved is not settled yet."""
         moving: dict[int, list[UnsettledRange]] = {}
-        for _, moved in self._moving.values():
-            range_ = UnsettledRange(moved.first, moved.last)
+        for one in self._moving.values():
+            moved = one.moved
+            range_ = UnsettledRange(moved.first, moved.last, one.attempts)
             moving.setdefault(moved.subscription, []).append(range_)
         return [
             attrs.evolve(state, unsettled=_sorted([*state.unsettled, *moving[state.id]]))
@@ -117,7 +139,8 @@ class Moves:
 
     def wanted_from(self, topic: bytes) -> int | None:
         """The lowest number of a topic that is being moved, if any."""
-        return min((m.first for name, m in self._moving.values() if name == topic), default=None)
+        firsts = (one.moved.first for one in self._moving.values() if one.topic == topic)
+        return min(firsts, default=None)
 
 
 def _sorted(ranges: list[UnsettledRange]) -> tuple[UnsettledRange, ...]:

@@ -72,6 +72,28 @@ def test_a_dead_letter_and_its_settlement_are_in_the_log_together() -> None:
     assert (member.take(), dead.take()) == ([], [b"a"])
 
 
+def test_a_crash_between_checkpoint_and_dead_letter_makes_no_further_delivery() -> None:
+    world = LoggedWorld.logged()
+    member = Member(world)
+    member.attach(b"t", name=b"n", ack_wait_ms=1_000, max_attempts=1)
+    Member(world).publish(b"t", b"a")
+    world.commit()
+    assert member.take() == [b"a"]
+    world.commit()
+    world.pass_time(1)
+    world.checkpoint()
+    world.crash()
+
+    again, dead = Member(world), Member(world)
+    again.attach(b"t", name=b"n", prefetch=1)
+    dead.attach(b"$dead.t")
+    world.read()
+    again.receive()
+    world.commit()
+
+    assert (again.take(), dead.take()) == ([], [b"a"])
+
+
 def test_a_dead_letter_that_is_given_up_is_dropped_counted() -> None:
     world = World.create()
     dead, further = Member(world), Member(world)
