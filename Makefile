@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TYPING_VENV := .venv-trio-typing
 TYPING_READY := $(TYPING_VENV)/.ready
+PYRIGHT_VENV := .venv-pyright
+PYRIGHT_READY := $(PYRIGHT_VENV)/.ready
 LOCK_VENV := .venv-lock
 SOURCES := blipmq tests tools
 PIP_FLAGS := --quiet --disable-pip-version-check
@@ -99,6 +101,15 @@ $(TYPING_READY): pyproject.toml tools/typecheck/requirements.lock
 typecheck-trio-typing: $(TYPING_READY)  ## check a user's program with mypy 1.5 and trio-typing
 	$(TYPING_VENV)/bin/python tools/typecheck/check.py
 
+$(PYRIGHT_READY): $(READY)
+	$(PYTHON) -m venv --clear $(PYRIGHT_VENV)
+	$(PYRIGHT_VENV)/bin/python -m pip install $(PIP_FLAGS) 'pyright[nodejs]'
+	touch $@
+
+.PHONY: typecheck-pyright
+typecheck-pyright: $(PYRIGHT_READY)  ## check what users import with pyright
+	$(PYRIGHT_VENV)/bin/pyright --pythonpath $(BIN)/python blipmq/__init__.py blipmq/errors.py blipmq/client blipmq/testing
+
 .PHONY: lock
 lock:  ## resolve the newest versions into the lock files
 	$(PYTHON) -m venv --clear $(LOCK_VENV)
@@ -112,6 +123,6 @@ lock:  ## resolve the newest versions into the lock files
 
 .PHONY: clean
 clean:  ## remove the environments, caches and reports; never a log
-	rm -rf $(VENV) $(TYPING_VENV) $(LOCK_VENV) build dist *.egg-info htmlcov .coverage .coverage.*
+	rm -rf $(VENV) $(TYPING_VENV) $(PYRIGHT_VENV) $(LOCK_VENV) build dist *.egg-info htmlcov .coverage .coverage.*
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find blipmq tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -40,6 +40,7 @@ class Settlement(Protocol):
 
     def tired(self) -> bool:
         """Whether the task that settles should let others run."""
+        ...
 
     async def respond(self, topic: str, body: Body, properties: MessageProperties | None) -> None:
         """Publishes a reply at QoS 0."""

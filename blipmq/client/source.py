@@ -52,6 +52,7 @@ class Source(Protocol):
 
     def alive(self, message: Message) -> bool:
         """Whether a message that was taken before can still be settled."""
+        ...
 
     async def arrival(self) -> None:
         """Waits until `take` is worth another look."""

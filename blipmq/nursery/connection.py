@@ -18,6 +18,11 @@ from blipmq.nursery.writer import write
 _DRAIN_BYTES = 64 * 1024
 
 
+def _session_of(connection: Connection) -> Session:
+    state = connection.state
+    return Session(state.broker, state.keys.authenticate, connection.on_progress, version("blipmq"))
+
+
 @attrs.define(eq=False)
 class Connection:
     """One client's connection. `stop` lets it send what waits and close."""
@@ -28,16 +33,12 @@ class Connection:
     incoming: Bell = attrs.Factory(Bell)
     outgoing: Bell = attrs.Factory(Bell)
     ended: trio.Event = attrs.Factory(trio.Event)
-    session: Session = attrs.field()
+    session: Session = attrs.field(default=attrs.Factory(_session_of, takes_self=True))
     _reading: trio.CancelScope = attrs.Factory(trio.CancelScope)
     _session_ended: bool = False
 
-    @session.default
-    def _session(self) -> Session:
-        state = self.state
-        return Session(state.broker, state.keys.authenticate, self._progress, version("blipmq"))
-
-    def _progress(self) -> None:
+    def on_progress(self) -> None:
+        """Something came that the reader or the writer may wait for."""
         self.incoming.ring()
         if self.session.has_output:
             self.outgoing.ring()

@@ -26,6 +26,7 @@ class Owner(Protocol):
     @property
     def sent(self) -> int:
         """The number of the publish that it is sending."""
+        ...
 
     def confirmed(self, count: int, size: int) -> None:
         """So many of them, of so many bytes together, are committed."""
