@@ -84,7 +84,7 @@ $(CHAOS:%=chaos-%): chaos-%: $(READY)
 bench: $(READY)  ## messages a second through one broker, version 1
 	$(BIN)/python -m tools.bench.throughput $(BENCH_OPTIONS)
 
-BENCH := confirm backlog amplification recovery
+BENCH := confirm backlog amplification recovery fanout
 
 .PHONY: bench-durability $(BENCH:%=bench-%)
 bench-durability: $(BENCH:%=bench-%)  ## what durability costs; bench-confirm, -backlog and so on for one
@@ -103,7 +103,7 @@ typecheck-trio-typing: $(TYPING_READY)  ## check a user's program with mypy 1.5 
 
 $(PYRIGHT_READY): $(READY)
 	$(PYTHON) -m venv --clear $(PYRIGHT_VENV)
-	$(PYRIGHT_VENV)/bin/python -m pip install $(PIP_FLAGS) 'pyright[nodejs]'
+	$(PYRIGHT_VENV)/bin/python -m pip install $(PIP_FLAGS) 'pyright[nodejs]==1.1.414'
 	touch $@
 
 .PHONY: typecheck-pyright
