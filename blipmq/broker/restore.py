@@ -13,6 +13,7 @@ from blipmq.wal.record import (
     Attempted,
     Checkpoint,
     Closed,
+    Continued,
     Fact,
     Moved,
     Opened,
@@ -138,7 +139,7 @@ class Restoration:
                     subscription.attempt(fact.first, fact.last, fact.attempts)
             case Moved():
                 self.apply(id_, fact.settled)
-            case RunRecord() | Synced():
+            case RunRecord() | Synced() | Continued():
                 pass
 
     def end_unnamed(self, next_number: int) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 
 from blipmq.errors import CorruptLog, LogError
+from blipmq.wal.continuation import Successor
 from blipmq.wal.disk import Disk
 from blipmq.wal.record import Checkpoint, run_in
 from blipmq.wal.salvage import MISSING, Damage, LiveDisk, SalvageReader
@@ -95,7 +96,8 @@ class _Backup:
             source, target = self.log.directory / name, self.copy.directory / name
             if not target.exists() or target.stat().st_size != source.stat().st_size:
                 copy_file(source, target, self.progress)
-            self._check(sequence, last=False)
+            successor = Successor.of(self.copy, last) if sequence == last - 1 else None
+            self._check(sequence, last=False, successor=successor)
         segments = (*checkpoint.segments, last)
         names = [segment_name(sequence) for sequence in segments]
         for name in self.copy.names():
@@ -126,15 +128,18 @@ class _Backup:
                 return sequence, checkpoint
         raise CorruptLog(f"{self.log.directory / segment_name(self.newest)}: {NO_CHECKPOINT}")
 
-    def _check(self, sequence: int, *, last: bool) -> Checkpoint | None:
+    def _check(
+        self, sequence: int, *, last: bool, successor: Successor | None = None
+    ) -> Checkpoint | None:
         """Count the messages of a copied segment; its checkpoint, if any.
 
-        Cuts off a torn tail, and the zeros that a daemon has not written over yet.
+        Cuts off a torn tail, and the zeros that a daemon has not written over yet. When the daemon
+        went on to another segment meanwhile, the last one of the copy does not say so.
 
         Raises CorruptLog when it is damaged.
         """
         path = self.log.directory / segment_name(sequence)
-        reader = SalvageReader(self.copy, sequence, last)
+        reader = SalvageReader(self.copy, sequence, last, successor)
         first = None
         for item in reader:
             if isinstance(item, Damage):
@@ -143,9 +148,12 @@ class _Backup:
             first = first or fact
             run = run_in(fact)
             self.messages += 0 if run is None else run.count
-        if reader.kept_end < reader.size:
+        end = reader.kept_end
+        if last and reader.continued_at is not None:
+            end = reader.continued_at
+        if end < reader.size:
             with (self.copy.directory / path.name).open("rb+") as file:
-                file.truncate(reader.kept_end)
+                file.truncate(end)
                 os.fsync(file.fileno())
         if first is not None and not isinstance(first, Checkpoint):
             raise CorruptLog(f"{path}: offset 0: {NO_CHECKPOINT}")

@@ -217,7 +217,11 @@ class Log:
         prepared = self._next.ready
         file = self._begin_somehow(segment_name(sequence), head)
         if self._segments and self._segments[-1] in kept:
-            self._continue(Continued(sequence, salt), next_number)
+            try:
+                self._continue(Continued(sequence, salt), next_number)
+            except LogError:
+                file.close()
+                raise
         if self._file is not None:
             self._close(self._file)
         self._file, self._current_salt, self._dirty = file, salt, False

@@ -113,12 +113,14 @@ def plan(scan: LogScan, state: State, reserve: int, progress: Progress = silent)
     # What was reserved by checkpoints that are lost is not to be given out either.
     reserved = id_ + reserve * (scan.newest - scan.state_from + (scan.state_from == 0))
     segments = tuple(s for s in scan.wanted if s not in useless and s != scan.last)
+    salts = tuple(scan.readers[s].salt or 0 for s in segments)
     if checkpoint is None:
         subscriptions = tuple(states(state))
-        checkpoint = Checkpoint(reserved, segments, subscriptions, tuple(kept_from.items()), seen)
+        kept_topics = tuple(kept_from.items())
+        checkpoint = Checkpoint(reserved, segments, subscriptions, kept_topics, seen, salts)
     else:
         id_ = scan.facts[0][0]
-        checkpoint = attrs.evolve(checkpoint, segments=segments, reserved=reserved)
+        checkpoint = attrs.evolve(checkpoint, segments=segments, salts=salts, reserved=reserved)
     return Repair(
         scan,
         removed=tuple(sorted(removed)),
@@ -189,6 +191,9 @@ def _content(repair: Repair, disk: Disk, sequence: int, new_salt: int) -> Iterat
         return
     data = memoryview(disk.read(segment_name(sequence)))
     end = reader.kept_end
+    if sequence == repair.last and reader.continued_at is not None:
+        # What it names is lost.
+        end = reader.continued_at
     for damage in [*reader.damages, Damage(sequence, end, end, "")]:
         yield from (
             data[i : min(i + CHUNK_BYTES, damage.start)]

@@ -17,8 +17,10 @@ import attrs
 from blipmq.errors import LogError
 from blipmq.protocol.frames import TOPIC_AT
 from blipmq.protocol.run import stored_run
+from blipmq.wal.continuation import Successor
 from blipmq.wal.disk import Disk
 from blipmq.wal.record import (
+    CONTINUED_BYTES,
     FORMAT_VERSION,
     MAGIC,
     MOVED,
@@ -30,6 +32,7 @@ from blipmq.wal.record import (
     Attempted,
     Checkpoint,
     Closed,
+    Continued,
     Fact,
     Opened,
     RunRecord,
@@ -107,13 +110,15 @@ class LiveDisk(Disk):
 class SalvageReader:
     """The facts and damages of one segment in order, and what is known when all were taken.
 
-    In the `last` segment of a log a torn tail is no damage: `torn` is how many bytes it has. `salt`
+    In the `last` segment of a log a torn tail is no damage: `torn` is how many bytes it has. Nor
+    is it in another one when all that is torn is the record that names the `successor`. `salt`
     is None when nothing of the segment can be used.
     """
 
     disk: Disk
     sequence: int
     last: bool
+    successor: Successor | None = None
     size: int = 0
     written: int = 0
     """Where the zeros begin that reach to its end."""
@@ -124,6 +129,8 @@ class SalvageReader:
     salt: int | None = None
     checkpoint_end: int = SEGMENT_HEADER_BYTES
     """Where the first record ends, if it is a checkpoint."""
+    continued_at: int | None = None
+    """Where the record stands that names the next segment."""
     first_time_ms: int = 0
     last_time_ms: int = 0
     damages: list[Damage] = attrs.Factory(list)
@@ -208,6 +215,8 @@ class SalvageReader:
         for fact in facts:
             if isinstance(fact, Checkpoint) and self.end == SEGMENT_HEADER_BYTES:
                 self.checkpoint_end = end
+            if isinstance(fact, Continued):
+                self.continued_at = self.end
             run = run_in(fact)
             if run is not None:
                 self.first_time_ms = self.first_time_ms or run.time_ms
@@ -219,6 +228,11 @@ class SalvageReader:
         if written <= start:
             return
         if self.last and is_torn(data, start, written, salt, self.sequence):
+            self.torn = written - start
+            return
+        short = written - start <= CONTINUED_BYTES
+        tail = data[start:written].tobytes() if short else b""
+        if tail and self.successor is not None and self.successor.is_named_in(tail, start, salt):
             self.torn = written - start
             return
         next_ = None

@@ -12,10 +12,12 @@ from typing import Final
 import attrs
 
 from blipmq.errors import LogError
+from blipmq.wal.continuation import Successor, continued, salt_of, stranger
 from blipmq.wal.disk import Disk
 from blipmq.wal.record import (
     SEGMENT_HEADER_BYTES,
     Checkpoint,
+    Continued,
     Fact,
     RunRecord,
     run_in,
@@ -73,7 +75,8 @@ class LogScan:
     `last` is the newest segment that can be used, 0 if there is none, and `checkpoint` the one that
     it begins with. `facts` are those but for the runs from the last readable checkpoint on, which
     is that of segment `state_from`; 0: there is none. `begun` is a newer segment that
-    was torn before it held anything.
+    was torn before it held anything. `lost` is the newest one, if another says that it was there
+    and it is not. `strangers` are segments of another log, with the reason to think so.
     """
 
     disk: Disk
@@ -81,6 +84,8 @@ class LogScan:
     last: int = 0
     begun: int | None = None
     begun_bytes: int = 0
+    lost: int | None = None
+    strangers: dict[int, str] = attrs.Factory(dict)
     checkpoint: Checkpoint | None = None
     state_from: int = 0
     facts: list[tuple[int, Fact]] = attrs.Factory(list)
@@ -116,18 +121,23 @@ class LogScan:
 
     def _outdated(self) -> bool:
         """Whether something is missing because the daemon has begun another segment since."""
+        if self.lost in self.found:
+            # It was being begun when it was read, and was named before the one before was.
+            return any(not isinstance(item, Damage) for item in self._reader(self.newest))
         if not set(self.wanted) - set(self.found):
             return False
         return sequences(self.disk.names()) != self.found
 
     @property
     def newest(self) -> int:
-        return self.found[-1]
+        return max(self.found[-1], self.lost or 0)
 
     @property
     def wanted(self) -> list[int]:
         """The segments that recovery needs; those that are there, if no checkpoint says it."""
         newer = [s for s in self.found if s > self.last and s != self.begun]
+        if self.lost is not None:
+            newer.append(self.lost)
         if self.begun is not None and self.begun > 1:
             newer.append(self.begun - 1)
         if self.checkpoint is None:
@@ -149,15 +159,50 @@ class LogScan:
         return sum(path.stat().st_size for path in paths if path.exists())
 
     def _read_facts(self) -> None:
+        self._select()
+        if self.checkpoint is None:
+            return
+        before = None
+        if self._salt(self.last - 1) is not None:
+            before = continued(self.disk, self.last - 1)
+        expected = dict(zip(self.checkpoint.segments, self.checkpoint.salts, strict=False))
+        salts = {s: salt for s in {*expected, self.last} if (salt := self._salt(s)) is not None}
+        if self.last not in salts:
+            return
+        if other := stranger(expected, salts, self.last, salts[self.last], before):
+            self.strangers[other[0]] = other[1]
+            if other[0] == self.last:
+                self.last, self.state_from, self.checkpoint = 0, 0, None
+                self.begun = self.lost = None
+                self._select()
+            else:
+                wrong = [s for s in expected if s in salts and salts[s] != expected[s]]
+                self.strangers.update(dict.fromkeys(wrong, other[1]))
+
+    def _salt(self, sequence: int) -> int | None:
+        """None if it is not there, its header is damaged, or it may not be read."""
+        if sequence not in self.found:
+            return None
+        try:
+            return salt_of(self.disk, sequence)
+        except (ValueError, PermissionError):
+            return None
+
+    def _select(self) -> None:
+        """Find the last segment and its facts."""
         facts: list[tuple[int, Fact]] = []
         for sequence in reversed(self.found):
+            if sequence in self.strangers:
+                continue
             reader = self._reader(sequence)
             its_facts = list(self._facts_of(reader))
             if reader.blank and sequence == self.newest:
                 self.begun, self.begun_bytes = sequence, reader.torn
             if not reader.records:
                 continue
-            self.last = self.last or sequence
+            if not self.last:
+                self.last = sequence
+                self._look_for_lost()
             facts[:0] = its_facts
             if its_facts and isinstance(its_facts[0][1], Checkpoint):
                 self.state_from = sequence
@@ -168,6 +213,15 @@ class LogScan:
             assert isinstance(first, Checkpoint)
             self.checkpoint = first
 
+    def _look_for_lost(self) -> None:
+        named = continued(self.disk, self.last)
+        if named is None:
+            return
+        if self.begun is not None:
+            self.lost, self.begun, self.begun_bytes = self.begun, None, 0
+        elif self.last == self.found[-1]:
+            self.lost = named.segment
+
     def _facts_of(self, reader: SalvageReader) -> Iterator[tuple[int, Fact]]:
         for item in reader:
             if isinstance(item, Damage):
@@ -175,13 +229,16 @@ class LogScan:
             id_, fact = item
             run = run_in(fact)
             self.next_number = max(self.next_number, id_ + (0 if run is None else run.count))
-            if not isinstance(fact, RunRecord):
+            if not isinstance(fact, RunRecord | Continued):
                 yield id_, without_data(fact)
 
     def _reader(self, sequence: int) -> SalvageReader:
         """A torn tail may be in the newest segment, or before one that was only begun."""
         last = sequence == self.newest or (self.begun == self.newest and sequence == self.begun - 1)
-        return SalvageReader(self.disk, sequence, last)
+        successor = None
+        if sequence == self.last - 1 and not last:
+            successor = Successor.of(self.disk, self.last)
+        return SalvageReader(self.disk, sequence, last, successor)
 
     def runs(self, progress: Progress = silent) -> Iterator[RunRecord]:
         """Every run, in order; its data is valid until the next one is asked for.
@@ -190,10 +247,15 @@ class LogScan:
         Raises NoLog when the system does not let a segment be read.
         """
         for sequence in self.wanted:
+            if sequence in self.strangers:
+                size = self.disk.size(segment_name(sequence))
+                reason = self.strangers[sequence]
+                self._damaged(Damage(sequence, 0, size, reason, useless=True))
+                continue
             try:
                 yield from self._runs_of(self._reader(sequence), progress)
             except FileNotFoundError:
-                if sequence in self.found and sequences(self.disk.names())[-1:] != [self.newest]:
+                if sequence in self.found and sequences(self.disk.names())[-1:] != self.found[-1:]:
                     continue
                 self._damaged(Damage(sequence, 0, 0, MISSING, useless=True))
             except OSError as error:

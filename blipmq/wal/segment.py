@@ -32,7 +32,7 @@ from blipmq.wal.record import (
 from blipmq.wal.search import SearchLimit, find_record
 
 _NAME = re.compile(r"([0-9]{16})\.wal")
-_SECTOR: Final = 512
+SECTOR: Final = 512
 _PAGE: Final = 4096
 
 
@@ -184,7 +184,7 @@ def is_torn(data: memoryview, start: int, written: int, salt: int, sequence: int
     end = start + RECORD_HEADER_BYTES + RECORD_HEADER.unpack_from(data, start)[1]
     if end > written:
         return True
-    return _has_empty(_SECTOR, data, start, end)
+    return _has_empty(SECTOR, data, start, end)
 
 
 def _was_synced(data: memoryview, place: int, start: int, salt: int, sequence: int) -> bool:
@@ -207,7 +207,7 @@ def _checks_with_length(data: memoryview, start: int, length: int, salt: int) ->
 
 def _lacks_beginning(data: memoryview, start: int) -> bool:
     """Whether the sector in which the record begins is empty from there on; no id is 0."""
-    edge = (start // _SECTOR + 1) * _SECTOR
+    edge = (start // SECTOR + 1) * SECTOR
     return edge - start >= 8 and not any(data[start:edge])
 
 

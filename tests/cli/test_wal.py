@@ -180,7 +180,7 @@ def test_inspect_changes_nothing_and_needs_no_lock(tmp_path: Path, wal: Command)
 
 def test_verify_of_a_good_log(path: Path, wal: Command) -> None:
     assert wal("verify", path) == 0
-    assert wal.out == "clean: 2 segments, 8 records, 4 messages\n"
+    assert wal.out == "clean: 2 segments, 9 records, 4 messages\n"
 
 
 def test_verify_names_every_damage(path: Path, wal: Command) -> None:

@@ -214,3 +214,18 @@ def test_an_empty_destination_will_do(path: Path, copy: Path) -> None:
 def test_there_must_be_a_log(tmp_path: Path, copy: Path) -> None:
     with pytest.raises(NoLog, match="there is no log in this directory"):
         backup(tmp_path, copy)
+
+
+def test_a_segment_that_is_ended_while_it_is_copied_names_no_other_in_the_copy(
+    path: Path, copy: Path, meanwhile: Meanwhile
+) -> None:
+    log = begin(QuickDisk(path))
+
+    def go_on(name: str) -> None:
+        if name == THIRD and THIRD not in meanwhile.copied:
+            log.roll(CHECKPOINT, 30, all_wanted, retained_from_ms=0)
+
+    meanwhile.does = go_on
+    assert backup(path, copy).segments == (1, 2, 3)
+    assert found(copy).numbers == [21, 23, 24]
+    log.close()

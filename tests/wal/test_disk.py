@@ -187,7 +187,7 @@ def test_a_log_on_a_real_disk_is_found_again(disk: Disk) -> None:
     append(log, run(24))
     log.close()
     found = read(disk)
-    assert found.facts == [attrs.evolve(CHECKPOINT, segments=(1,))]
+    assert found.facts == [attrs.evolve(CHECKPOINT, segments=(1,), salts=(0x5EED_0001,))]
     assert found.numbers == [21, 24]
 
 

@@ -249,7 +249,7 @@ def test_a_segment_that_cannot_be_removed_is_an_error_that_names_it(
 def test_a_segment_begins_with_the_checkpoint_and_what_it_wants(disk: MemoryDisk, log: Log) -> None:
     append(log, run(21))
     log.roll(Checkpoint(5_000), 22, all_wanted)
-    assert read(disk.after_kill()).facts == [Checkpoint(5_000, segments=(1,))]
+    assert read(disk.after_kill()).facts == [Checkpoint(5_000, segments=(1,), salts=(0x5EED_0001,))]
 
 
 def test_a_checkpoint_is_synced_before_anything_is_removed(disk: MemoryDisk, log: Log) -> None:

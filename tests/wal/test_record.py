@@ -13,6 +13,7 @@ from blipmq.wal.record import (
     Attempted,
     Checkpoint,
     Closed,
+    Continued,
     DoesNotFit,
     Fact,
     Moved,
@@ -50,13 +51,15 @@ facts: st.SearchStrategy[Fact] = (
     | st.builds(Attempted, u64, u64, u64, u16)
     | st.builds(Opened, subscriptions)
     | st.builds(Closed, u64, u64)
+    | st.builds(Continued, u64, u32)
     | st.builds(
         Checkpoint,
         u64,
-        st.lists(u64, max_size=4).map(tuple),
+        st.just((3, 5)),
         st.lists(subscriptions, max_size=3).map(tuple),
         st.lists(st.tuples(topics, u64), max_size=3).map(tuple),
         st.lists(seen, max_size=3).map(tuple),
+        st.tuples(u32, u32),
     )
 )
 
@@ -153,10 +156,10 @@ def test_the_layout_of_a_subscription_is_the_documented_one() -> None:
 
 
 def test_the_layout_of_a_checkpoint_is_the_documented_one() -> None:
-    payload = b"\x0b" + struct.pack("<QIQIIH", 1_000, 1, 3, 0, 1, 4) + b"demo"
+    payload = b"\x0b" + struct.pack("<QIQIIIH", 1_000, 1, 3, 77, 0, 1, 4) + b"demo"
     payload += struct.pack("<QIH", 5, 1, 4) + b"news" + struct.pack("<IQH", 1, 1_700, 2) + b"id"
     seen = Seen(b"news", ((1_700, b"id"),))
-    checkpoint = Checkpoint(1_000, (3,), (), ((b"demo", 5),), (seen,))
+    checkpoint = Checkpoint(1_000, (3,), (), ((b"demo", 5),), (seen,), (77,))
     assert encoded(checkpoint, 9, 1) == record_with_payload(payload)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from functools import partial
 from typing import Literal
 
 import attrs
@@ -11,7 +12,7 @@ import pytest
 
 from blipmq.errors import CorruptLog, LogError
 from blipmq.wal.log import Log
-from blipmq.wal.record import Checkpoint, Closed, Moved, Opened, Settled
+from blipmq.wal.record import CONTINUED_BYTES, Checkpoint, Closed, Moved, Opened, Settled
 from tests.wal.logs import (
     CHECKPOINT,
     FIRST,
@@ -99,7 +100,7 @@ def test_facts_before_the_last_checkpoint_count_no_more_but_runs_do() -> None:
     append(log, Closed(8, 20), run(21))
     log.roll(LATER, 22, all_wanted)
     found = read(disk.after_kill())
-    assert found.facts == [attrs.evolve(LATER, segments=(1,))]
+    assert found.facts == [attrs.evolve(LATER, segments=(1,), salts=(0x5EED_0001,))]
     assert found.numbers == [21]
 
 
@@ -135,6 +136,7 @@ def test_a_new_segment_that_was_not_finished_is_as_if_it_had_not_been_begun(size
     begin(disk)
     crashed = disk.after_kill()
     del crashed.files[THIRD][size:]
+    del crashed.files[LAST][-CONTINUED_BYTES:]  # it was to come after
     found = read(crashed)
     assert (found.facts, found.runs) == (whole.facts, whole.runs)
     assert sorted(crashed.files) == [FIRST, LAST]
@@ -221,8 +223,8 @@ def test_a_crash_between_any_two_operations_of_a_roll_loses_nothing() -> None:
     after = read(disk.after_kill())
     assert (before.numbers, after.numbers) == ([21, 22], [22])
     calls = [operation.call for operation in disk.operations[since:]]
-    assert calls == ["sync", "create", "append", "sync", "sync_directory"]
-    calls_after = ["append", "sync", "close", "remove"]
+    begun = ["sync", "create", "append", "sync", "sync_directory"]
+    assert calls == [*begun, "append", "sync", "close", "remove"]
     found = [read(crashed) for crashed in crashes(disk.operations, since)]
     states = [(one.facts, one.runs) for one in found]
     assert (before.facts, before.runs) in states
@@ -269,3 +271,38 @@ def test_an_older_segment_that_cannot_be_read_says_which() -> None:
     disk.fail("read", errno.EIO, skip=1)
     with pytest.raises(LogError, match=f"/log/{FIRST}: Input/output error"):
         read(disk)
+
+
+def rolled() -> MemoryDisk:
+    """As `small_log`, with a third segment that wants both."""
+    disk = small_log()
+    begin(disk).close()
+    return disk.after_kill()
+
+
+@pytest.mark.parametrize("size", [None, 0, 31, 40])
+def test_a_last_segment_that_another_one_names_and_that_is_lost_is_corruption(
+    size: int | None,
+) -> None:
+    disk = rolled()
+    if size is None:
+        del disk.files[THIRD]
+    else:
+        del disk.files[THIRD][size:]
+    before = dict(disk.files)
+    corrupt(disk, f"/log/{THIRD}: ")
+    assert disk.files == before
+
+
+@pytest.mark.parametrize("name", [FIRST, LAST, THIRD])
+def test_a_segment_of_another_log_is_corruption(name: str) -> None:
+    disk = rolled()
+    other = MemoryDisk()
+    for salt in (5, 6, 7):
+        log = Log.open(other, 1 << 20, partial(int, salt))
+        log.recover()
+        assert list(log.runs()) == []
+        log.roll(CHECKPOINT, 1, all_wanted, retained_from_ms=0)
+        log.close()
+    disk.files[name] = other.files[name]
+    corrupt(disk, f"/log/{name}: this segment is of another log")

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from blipmq.errors import LogError
-from blipmq.wal.record import Checkpoint, Closed, Opened, Settled, SubscriptionState, UnsettledRange
+from blipmq.wal.record import (
+    Checkpoint,
+    Closed,
+    Opened,
+    Settled,
+    SubscriptionState,
+    UnsettledRange,
+    segment_header,
+)
 from blipmq.wal.repair import carry_out, save_copy
 from tests.wal.directories import (
     RESERVE,
@@ -306,3 +314,27 @@ def test_a_repair_that_was_interrupted_can_be_repeated(path: Path, calls: int) -
     repaired(path)
     assert not scanned(path).damages
     assert found(path).numbers == [21, 24]
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes(4_096)])
+def test_a_log_whose_named_last_segment_is_lost_starts_again(
+    path: Path, content: bytes | None
+) -> None:
+    begin(QuickDisk(path)).close()
+    (path / THIRD).unlink()
+    if content is not None:
+        (path / THIRD).write_bytes(content)
+    assert not starts(path)
+    assert [damage.name for damage in repaired(path).damages] == [THIRD]
+    assert found(path).numbers == [21, 23, 24]
+    assert not planned(path).needed
+
+
+@pytest.mark.parametrize("name", [FIRST, LAST])
+def test_a_segment_of_another_log_is_removed(path: Path, name: str) -> None:
+    begin(QuickDisk(path)).close()
+    (path / name).write_bytes(segment_header(int(name[:16]), 5))
+    assert not starts(path)
+    repaired(path)
+    assert starts(path)
+    assert name not in contents(path)

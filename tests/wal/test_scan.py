@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from blipmq.wal.record import Checkpoint
+from blipmq.wal.record import CONTINUED_BYTES, Checkpoint
 from blipmq.wal.salvage import MISSING, LiveDisk
 from blipmq.wal.scan import LogScan, Loss, NoLog
 from tests.wal.directories import (
@@ -221,3 +221,12 @@ def test_a_log_that_a_daemon_writes_to_is_read_as_far_as_it_goes(tmp_path: Path)
     append(log, run(2))
     assert [record.first for record in scan.runs()] == [1, 2]
     log.close()
+
+
+@pytest.mark.parametrize("lost", [1, 2, 29])
+def test_a_crash_while_the_next_segment_is_named_is_no_damage(path: Path, lost: int) -> None:
+    content = (path / FIRST).read_bytes()
+    (path / FIRST).write_bytes(content[:-lost])
+    scan = scanned(path)
+    assert (scan.damages, scan.torn_bytes) == ([], CONTINUED_BYTES - lost)
+    assert starts(path)

@@ -218,7 +218,8 @@ def test_an_empty_sector_in_the_middle_of_a_log_is_damage() -> None:
 
 def test_an_unfinished_record_in_an_older_segment_is_damage() -> None:
     disk = small_log()
-    *_, (start, _) = records_of(disk.files[FIRST])
+    *_, (start, end), _ = records_of(disk.files[FIRST])
+    del disk.files[FIRST][end:]
     damaged_at(without_byte(disk, FIRST, -1), FIRST, start)
 
 

@@ -29,7 +29,7 @@ def frames(*records: RunRecord) -> int:
 
 def test_segments_have_their_size_and_records(path: Path) -> None:
     first, last = surveyed(path).segments
-    assert (first.sequence, first.bytes, first.records) == (1, (path / FIRST).stat().st_size, 4)
+    assert (first.sequence, first.bytes, first.records) == (1, (path / FIRST).stat().st_size, 5)
     assert (last.sequence, last.bytes, last.records) == (2, (path / LAST).stat().st_size, 4)
 
 
