@@ -66,6 +66,8 @@ class Context:
     bury: Bury = _bury_nothing
     loads: OrderedDict[SharedCursor, None] = attrs.Factory(OrderedDict)
     """The cursors that wait to be read from the log."""
+    work: int = 0
+    """Counts what one request may cause much of; who lets others run between requests resets it."""
     pressed: dict[SharedCursor, float] = attrs.Factory(dict)
     """QoS 0 cursors that lag, with the time until which publishers wait for them."""
     on_load: Callable[[], None] = _nothing

@@ -22,17 +22,29 @@ def parse_pattern(pattern: bytes) -> tuple[bytes, ...]:
     return levels
 
 
+def literal_prefix(levels: tuple[bytes, ...]) -> bytes:
+    """What every topic that matches begins with."""
+    for place, level in enumerate(levels):
+        if level in (ONE, REST):
+            return b"".join(name + b"." for name in levels[:place])
+    return b".".join(levels)
+
+
 def matches(levels: tuple[bytes, ...], topic: bytes) -> bool:
     """Whether a pattern with these levels matches the topic."""
     if topic.startswith(b"$") and levels[0] in (ONE, REST):
         return False
-    names = topic.split(b".")
+    dots = topic.count(b".")
+    count = len(levels)
     if levels[-1] == REST:
-        if len(names) < len(levels):
+        if dots + 1 < count:
             return False
-        levels = levels[:-1]
-    elif len(names) != len(levels):
+        count -= 1
+    elif dots + 1 != count:
         return False
-    return all(
-        level in (ONE, name) for level, name in zip(levels, names[: len(levels)], strict=True)
-    )
+    names = topic.split(b".", count)
+    for place in range(count):
+        level = levels[place]
+        if level not in (names[place], ONE):
+            return False
+    return True

@@ -6,6 +6,7 @@ Synchronous: bytes go into `decoder`, `advance` carries out what they ask for, r
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
@@ -69,6 +70,8 @@ VERSIONS: Final = (1, 2)
 """Protocol versions that are spoken."""
 MAX_BODY_BYTES: Final = LENGTH_MAX - 256 * 1024
 """A body of this size can be published with any topic and any properties."""
+_WORK_MAX = 10_000
+"""How much work of the kind that `Context.work` counts is done between two turns of others."""
 _GATHER_BYTES = 1024 * 1024
 """What is gathered for one send, about."""
 
@@ -110,6 +113,8 @@ class Session:
     _ready: dict[Attachment, None] = attrs.Factory(dict)
     """Attachments that may have something to deliver."""
     _stalled: Run | Frame | None = None
+    _settlements: deque[tuple[Attachment, Outcome, int, int, int]] = attrs.Factory(deque)
+    """Rows of the SETTLE that is being carried out."""
     _auth_failures: int = 0
     _own: int = 0
     _buffer_bytes: int = 0
@@ -157,6 +162,14 @@ class Session:
         while self.close_reason is None:
             if self._output_is_full or self._is_paused(now):
                 return False
+            if self.broker.context.work > _WORK_MAX:
+                # Others have their turn before this goes on.
+                self.broker.context.work = 0
+                self.paused_until = now
+                return False
+            if self._settlements:
+                self._settle_next(now)
+                continue
             item: Run | Frame | None = self._stalled
             if item is None:
                 item = self._next()
@@ -404,8 +417,11 @@ class Session:
             return
         attachment = self._attachments.get(frame.correlation_id)
         if attachment is not None:
-            for outcome, first, last, delay_ms in rows:
-                self.broker.settle(attachment, outcome, first, last, delay_ms, now)
+            self._settlements.extend((attachment, *row) for row in rows)
+
+    def _settle_next(self, now: float) -> None:
+        attachment, outcome, first, last, delay_ms = self._settlements.popleft()
+        self.broker.settle(attachment, outcome, first, last, delay_ms, now)
 
     def _ping(self, frame: Frame, now: float) -> None:
         self.output.add(encoder.pong(frame.correlation_id))

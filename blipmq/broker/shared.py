@@ -210,6 +210,7 @@ class SharedSubscription:
     ) -> bool:
         """Settle what the member was the last to receive of these numbers, if anything."""
         found = member.deliveries.overlapping(first, last)
+        self.context.work += len(found) + 1
         for delivery in found:
             cursor = delivery.cursor
             assert isinstance(cursor, SharedCursor)

@@ -19,7 +19,6 @@ from blipmq.broker.keys import KeyTable
 from blipmq.broker.message import (
     NEVER,
     NOWHERE,
-    OVERHEAD_BYTES,
     Charge,
     Delivery,
     DeliveryTable,
@@ -35,6 +34,8 @@ from blipmq.wal.record import Attempted, RunRecord, SubscriptionState, Unsettled
 if TYPE_CHECKING:
     from blipmq.broker.shared import SharedSubscription
 
+CURSOR_BYTES = 1536
+"""What a place in a topic costs in memory, with its tables, roughly."""
 LOAD_BYTES = 1024 * 1024
 """What is read from the log at a time."""
 _TRIM_MAX = 256
@@ -66,7 +67,7 @@ class SharedCursor(Cursor):
 
     @charge.default
     def _charge(self) -> Charge:
-        return Charge(self.context.stats, len(self.topic.name) + OVERHEAD_BYTES)
+        return Charge(self.context.stats, len(self.topic.name) + CURSOR_BYTES)
 
     @property
     def name(self) -> bytes:

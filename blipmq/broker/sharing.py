@@ -10,10 +10,10 @@ from blipmq.broker.attachment import Attachment, Consumer
 from blipmq.broker.behind import Behind
 from blipmq.broker.context import Context
 from blipmq.broker.message import OVERHEAD_BYTES
-from blipmq.broker.pattern import matches, parse_pattern
+from blipmq.broker.pattern import literal_prefix, matches, parse_pattern
 from blipmq.broker.restore import RestoredSubscription
 from blipmq.broker.shared import SharedSubscription
-from blipmq.broker.shared_cursor import SharedCursor
+from blipmq.broker.shared_cursor import CURSOR_BYTES, SharedCursor
 from blipmq.broker.stats import DropReason
 from blipmq.broker.topic import Topic
 from blipmq.broker.topics import Topics
@@ -21,6 +21,8 @@ from blipmq.errors import BadRequest, LimitExceeded
 from blipmq.protocol.properties import AttachProperties, Start, StartKind
 from blipmq.wal.record import Closed, Opened, SubscriptionState
 
+_TOPICS_A_STEP = 256
+"""What looking at all topics counts as work, besides those that are compared."""
 _Key = tuple[bytes, bool, bytes]
 """Topic or pattern, whether it is a pattern, name."""
 
@@ -33,7 +35,8 @@ class Sharing:
     topics: Topics
     _all: dict[int, SharedSubscription] = attrs.Factory(dict)
     _named: dict[_Key, SharedSubscription] = attrs.Factory(dict)
-    _patterns: dict[SharedSubscription, None] = attrs.Factory(dict)
+    _patterns: dict[SharedSubscription, bytes] = attrs.Factory(dict)
+    """With what the topics begin that match."""
 
     def __iter__(self) -> Iterator[SharedSubscription]:
         return iter(self._all.values())
@@ -113,17 +116,26 @@ class Sharing:
         if subscription.name:
             key = subscription.selector, subscription.pattern, subscription.name
             self._named[key] = subscription
-        if subscription.pattern:
-            self._patterns[subscription] = None
+        if subscription.levels is not None:
+            self._patterns[subscription] = literal_prefix(subscription.levels)
         self.context.stats.subscriptions += 1
 
     def _matching(self, levels: tuple[bytes, ...]) -> list[Topic]:
-        return [topic for topic in self.topics if matches(levels, topic.name)]
+        prefix = literal_prefix(levels)
+        near = [topic for topic in self.topics if topic.name.startswith(prefix)]
+        self.context.work += len(near) + _TOPICS_A_STEP
+        found = [topic for topic in near if matches(levels, topic.name)]
+        size = sum(len(topic.name) for topic in found) + len(found) * CURSOR_BYTES
+        self.topics.check_memory(size)
+        return found
 
     def on_new_topic(self, topic: Topic) -> None:
         """Patterns that match it are in it from its first message on."""
-        for subscription in self._patterns:
+        for subscription, prefix in self._patterns.items():
+            if not topic.name.startswith(prefix):
+                continue
             assert subscription.levels is not None
+            self.context.work += len(subscription.levels)
             if matches(subscription.levels, topic.name):
                 self._open(subscription, topic, None, 0.0)
 

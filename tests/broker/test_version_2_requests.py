@@ -7,8 +7,23 @@ import pytest
 from blipmq.broker.limits import Limits
 from blipmq.errors import FramingError
 from blipmq.protocol import encoder
-from blipmq.protocol.frames import ATTACH, CONFIRM, DELIVER, DETACH, INFO, MESSAGE, SETTLE, U16
-from blipmq.protocol.properties import MessageProperties, encode_message_properties
+from blipmq.protocol.frames import (
+    ATTACH,
+    CONFIRM,
+    DELIVER,
+    DETACH,
+    INFO,
+    MESSAGE,
+    SETTLE,
+    U16,
+    Outcome,
+)
+from blipmq.protocol.properties import (
+    AttachProperties,
+    MessageProperties,
+    encode_attach_properties,
+    encode_message_properties,
+)
 from tests.broker.attached import Member
 from tests.broker.world import World
 from tests.protocol.reference import property_bytes
@@ -128,3 +143,40 @@ def test_frames_of_version_1_keep_their_meaning() -> None:
     member.send(encoder.ack(pushed.tag, subscription), encoder.poll(9, subscription))
 
     assert (pushed.body, member.take(), member.refused) == (b"a", [], [])
+
+
+def test_a_settle_of_very_many_rows_lets_others_run_in_between() -> None:
+    world = World.create()
+    member = Member(world)
+    id_ = member.attach(b"t", ack_wait_ms=1_000)
+    Member(world).publish(b"t", b"a")
+    (pushed,) = member.take_pushed()
+    row = (Outcome.EXTEND, 1, pushed.tag, 0)
+    member.client.feed(encoder.settle(id_, [row] * 30_000 + [(Outcome.ACCEPT, 1, pushed.tag, 0)]))
+
+    session, turns = member.client.session, 0
+    while not session.advance(world.now):
+        turns += 1
+
+    assert turns >= 2
+    assert world.broker.stats.inflight == 0
+
+
+def test_patterns_over_very_many_topics_let_others_run_in_between() -> None:
+    world = World.create()
+    old = world.connect()
+    for place in range(1_000):
+        old.subscribe(b"t.%d" % place)
+    member = Member(world)
+    pattern = encode_attach_properties(AttachProperties(pattern=True))
+    member.client.feed(
+        b"".join(encoder.attach(place, b"*.x%d" % place, 0, pattern) for place in range(100, 150))
+    )
+
+    session, turns = member.client.session, 0
+    while not session.advance(world.now):
+        turns += 1
+    member.receive()
+
+    assert turns >= 2
+    assert set(range(100, 150)) <= set(member.answers)
