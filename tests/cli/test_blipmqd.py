@@ -250,7 +250,7 @@ def test_the_module_is_the_same_command(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["blipmq", "--check-config"])
     with pytest.raises(SystemExit) as end:
-        runpy.run_module("blipmq", run_name="__main__")
+        runpy.run_path(str(Path(blipmqd.__file__).parents[1] / "__main__.py"), run_name="__main__")
     assert end.value.code == 0
     assert "configuration is valid" in capsys.readouterr().out
 

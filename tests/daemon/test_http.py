@@ -13,7 +13,7 @@ async def test_health_and_readiness_and_nothing_else(processes: Processes) -> No
 
 
 async def test_metrics_tell_what_happened(processes: Processes) -> None:
-    daemon = await processes.start()
+    daemon = await processes.start(BLIPMQ_RETRY_BACKOFF_MS=60_000)
     async with daemon.client() as peer:
         subscription = await peer.subscribe("demo")
         await peer.publish("demo", b"a", b"b", b"c")
