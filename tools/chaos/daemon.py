@@ -70,11 +70,10 @@ class Daemon:
             "allowed_api_keys": KEY,
             "logging.format": "json",
         } | {name.replace("__", "."): value for name, value in settings.items()}
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("BLIPMQ_")}
+        # Files are made to fail: not those of a program that measures this one.
+        foreign = ("BLIPMQ_", "COVERAGE_")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         environment |= {environment_variable(name): str(value) for name, value in values.items()}
-        if program.prefix:
-            # Its files are made to fail: those of a program that measures it are not meant.
-            environment = {k: v for k, v in environment.items() if not k.startswith("COVERAGE_")}
         environment |= program.variables
         process: trio.Process = await nursery.start(_run, program, environment)
         daemon = cls(process)
