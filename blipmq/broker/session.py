@@ -155,8 +155,8 @@ class Session:
 
         Returns True when all were: more bytes are needed. False: it has to wait, for room for
         replies (see `output`), for a commit or for slow subscribers (see `on_progress` and
-        `paused_until`) or, when it may not log, for that (see `wants_to_log`), and is to be called
-        again. Raises FramingError where the bytes
+        `paused_until`), for others to have their turn (the same) or, when it may not log, for
+        that (see `wants_to_log`), and is to be called again. Raises FramingError where the bytes
         are no frame; everything before was carried out.
         """
         while self.close_reason is None:
@@ -421,7 +421,8 @@ class Session:
 
     def _settle_next(self, now: float) -> None:
         attachment, outcome, first, last, delay_ms = self._settlements.popleft()
-        self.broker.settle(attachment, outcome, first, last, delay_ms, now)
+        if attachment.id in self._attachments:  # others may have ended it meanwhile
+            self.broker.settle(attachment, outcome, first, last, delay_ms, now)
 
     def _ping(self, frame: Frame, now: float) -> None:
         self.output.add(encoder.pong(frame.correlation_id))

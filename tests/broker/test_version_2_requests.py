@@ -24,7 +24,7 @@ from blipmq.protocol.properties import (
     encode_attach_properties,
     encode_message_properties,
 )
-from tests.broker.attached import Member
+from tests.broker.attached import LAST, Member
 from tests.broker.world import World
 from tests.protocol.reference import property_bytes
 
@@ -180,3 +180,23 @@ def test_patterns_over_very_many_topics_let_others_run_in_between() -> None:
 
     assert turns >= 2
     assert set(range(100, 150)) <= set(member.answers)
+
+
+def test_a_subscription_that_is_deleted_between_two_turns_of_a_settle_ends_it() -> None:
+    world = World.create()
+    member, other = Member(world), Member(world)
+    id_ = member.attach(b"t", name=b"n", ack_wait_ms=1_000)
+    Member(world).publish(b"t", b"a", b"b")
+    first, last = member.take_pushed()
+    world.pass_time(1)  # they fall due, and wait for another delivery
+    rows = [(Outcome.EXTEND, LAST, LAST, 0)] * 30_000 + [(Outcome.ACCEPT, first.tag, last.tag, 0)]
+    member.client.feed(encoder.settle(id_, rows))
+
+    other.detach(other.attach(b"t", name=b"n", prefetch=0), delete=True)
+    member.receive()
+    while not member.client.session.advance(world.now):
+        pass
+    member.receive()
+
+    assert member.ended == [(id_, "deleted")]
+    assert (world.broker.stats.inflight, world.broker.stats.subscriptions) == (0, 0)
