@@ -49,9 +49,9 @@ class Patience:
             self.scope.deadline = math.inf
             return
         now = trio.current_time()
-        remaining = self.scope.deadline - now
-        if remaining < 2 * self.heartbeat or remaining == math.inf:
-            self.scope.deadline = now + (2 + _HEARTBEAT_STEP) * self.heartbeat
+        latest = now + (2 + _HEARTBEAT_STEP) * self.heartbeat
+        if not now + 2 * self.heartbeat <= self.scope.deadline <= latest:
+            self.scope.deadline = latest
 
     def busy(self, session: Session) -> None:
         """What it has sent has to wait: it is not the client that is silent."""
