@@ -17,7 +17,7 @@ from blipmq.broker.attachment import Attachment, Consumer
 from blipmq.broker.attachment import Taken as TakenRange
 from blipmq.broker.context import Context
 from blipmq.broker.dedup import DedupWindow, Pending
-from blipmq.broker.delayed import DELAYED_ID, DELAYED_TOPIC, Delayed
+from blipmq.broker.delayed import Delayed
 from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge, Node
 from blipmq.broker.moves import Moves
@@ -35,7 +35,16 @@ from blipmq.errors import LimitExceeded, NotFound, NotPermitted, PublishFailed, 
 from blipmq.protocol.frames import MESSAGE, TYPE_AT, Outcome
 from blipmq.protocol.properties import AttachProperties
 from blipmq.protocol.run import Run, stored_run
-from blipmq.wal.record import Checkpoint, Closed, Fact, Moved, Opened, RunRecord
+from blipmq.wal.record import (
+    DELAYED_ID,
+    DELAYED_TOPIC,
+    Checkpoint,
+    Closed,
+    Fact,
+    Moved,
+    Opened,
+    RunRecord,
+)
 
 NUMBERS_RESERVED = 2**32
 """How many numbers a checkpoint reserves; a restart goes on after them."""

@@ -7,6 +7,8 @@ on, up to the topic's frontier, which wait for their first delivery.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import attrs
 
 from blipmq.broker.context import Context
@@ -18,7 +20,7 @@ from blipmq.wal.record import Settled
 
 
 @attrs.define(eq=False)
-class Cursor:
+class Cursor(ABC):
     """One subscription's place in one topic.
 
     `id` names it in the log. `born` is the number that was next when it was made: QoS 0 messages
@@ -177,9 +179,6 @@ class Cursor:
         """What counts against `max_backlog_bytes`."""
         return 0
 
+    @abstractmethod
     def trim(self, now: float) -> None:
         """Let go of what has expired, or is too much."""
-        raise NotImplementedError
-
-    def on_visible(self) -> None:
-        """More messages are before the frontier."""

@@ -17,10 +17,14 @@ from blipmq.broker.moves import Moves
 from blipmq.broker.topics import Topics
 from blipmq.errors import LimitExceeded
 from blipmq.protocol.run import Run, made_run
-from blipmq.wal.record import Opened, SubscriptionState, UnsettledRange
+from blipmq.wal.record import (
+    DELAYED_ID,
+    DELAYED_TOPIC,
+    Opened,
+    SubscriptionState,
+    UnsettledRange,
+)
 
-DELAYED_TOPIC: Final = b""
-DELAYED_ID: Final = 0
 _RETRY_SECONDS: Final = 1.0
 _ONCE_MAX: Final = 1024
 """Runs that are published in one go."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -23,6 +23,13 @@ WINDOW_BYTES = 2 * 1024 * 1024
 """What a topic holds of its latest messages for the cursors that are behind."""
 
 
+class Listener(Protocol):
+    """Whoever waits for messages."""
+
+    def on_visible(self) -> None:
+        """More messages are before the frontier."""
+
+
 @attrs.define(eq=False)
 class Topic:
     """Holds only the end of its list: what comes before lives by the cursors that stand there.
@@ -38,7 +45,7 @@ class Topic:
     tail: Node = attrs.Factory(lambda: Node(0, 0))
     frontier: Node = attrs.field()
     cursors: list[Cursor] = attrs.Factory(list)
-    waiting: list[Cursor] = attrs.Factory(list)
+    waiting: list[Listener] = attrs.Factory(list)
     """Those that are to be told, once, when there is more before the frontier."""
     paused: list[Callable[[], None]] = attrs.Factory(list)
     """To be called, once, when a cursor that publishers wait for has caught up."""

@@ -6,6 +6,7 @@ synchronous, so whoever calls it is never left with half of it done.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
@@ -27,7 +28,7 @@ _GOODBYE_SECONDS: Final = 2.0
 
 
 @attrs.define(eq=False)
-class Wire:
+class Wire(ABC):
     """One authenticated connection. `name` is what errors call the other end, `rest` what came
     from it behind the handshake.
 
@@ -158,9 +159,9 @@ class Wire:
 
     # What comes in.
 
+    @abstractmethod
     def take(self, frame: Frame) -> None:
         """A frame has come. Raises `FramingError` for one that must not."""
-        raise NotImplementedError
 
     def _answered(self, frame: Frame) -> None:
         """An ACK or a PONG that answers a request."""
