@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from blipmq.broker.message import Delivery, DeliveryTable
-from blipmq.protocol.run import Run
+from blipmq.broker.unsent import Unsent
 
 if TYPE_CHECKING:
     from blipmq.broker.shared import SharedSubscription
@@ -24,27 +24,14 @@ class Consumer(Protocol):
         """The attachment has ended, not by the connection's own doing."""
 
 
-@attrs.frozen(eq=False)
-class Taken:
-    """Messages start to stop - 1 of a run, for an attachment.
-
-    `attempt` counts their deliveries, 1 for the first; `tagged`: whether they are to be settled.
-    """
-
-    run: Run
-    start: int
-    stop: int
-    attempt: int
-    tagged: bool
-
-
 @attrs.define(eq=False)
 class Attachment:
     """`id` names it on the wire. It holds up to `prefetch` unsettled messages; 0: it is polled.
 
     `deliveries` are those that it was the last to receive, and that are not settled; of them
     `held` messages are out, the others fell due and were not delivered again yet. `reserved` are
-    messages with keys that it holds, put aside until it has room.
+    messages with keys that it holds, put aside until it has room. `unsent` is what was relayed to
+    it at QoS 0.
     """
 
     id: int
@@ -52,6 +39,7 @@ class Attachment:
     consumer: Consumer
     prefetch: int
     bytes_max: int
+    unsent: Unsent
     deliveries: DeliveryTable = attrs.Factory(DeliveryTable)
     held: int = 0
     held_bytes: int = 0

@@ -14,7 +14,6 @@ from math import inf
 import attrs
 
 from blipmq.broker.attachment import Attachment, Consumer
-from blipmq.broker.attachment import Taken as TakenRange
 from blipmq.broker.context import Context
 from blipmq.broker.dedup import DedupWindow, Pending
 from blipmq.broker.delayed import Delayed
@@ -23,12 +22,14 @@ from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge, Node
 from blipmq.broker.moves import Moves
 from blipmq.broker.parking import Parking
 from blipmq.broker.publication import Batch, Place, Publication, Publisher
+from blipmq.broker.relay import Relay
 from blipmq.broker.restore import Restoration
 from blipmq.broker.shared import SharedSubscription
 from blipmq.broker.shared_cursor import LOAD_BYTES, SharedCursor
 from blipmq.broker.sharing import Sharing
 from blipmq.broker.stats import Backlog, DropReason, Stats
 from blipmq.broker.subscription import Subscription, Taken
+from blipmq.broker.taken import Messages, TakenRange
 from blipmq.broker.topic import Topic
 from blipmq.broker.topics import Topics
 from blipmq.errors import LimitExceeded, NotFound, NotPermitted, PublishFailed, Unavailable
@@ -90,6 +91,7 @@ class Broker:
     _moves: Moves = attrs.field(init=False)
     _delayed: Delayed = attrs.field(init=False)
     _dedup: DedupWindow = attrs.field(init=False)
+    _relay: Relay = attrs.field(init=False)
 
     @classmethod
     def create(
@@ -120,6 +122,7 @@ class Broker:
         self._moves = Moves(context, self._topics, self._publish_moved)
         self._delayed = Delayed(context, self._topics, self._moves)
         self._dedup = DedupWindow(context)
+        self._relay = Relay(context, self._topics)
         context.bury = self._moves.bury
 
     @property
@@ -146,6 +149,17 @@ class Broker:
             return self._publish_parts(run, publisher, now)
         self._publish(run, publisher, None, now)
         return run.qos
+
+    def relay(
+        self, messages: Messages, resume: Callable[[], None], now: float
+    ) -> tuple[list[Run], float | None]:
+        """Publish at QoS 0, as far as messages go to attachments that wait for them.
+
+        Returns the runs that are to be published by `publish`, and as `pause`.
+        """
+        if self.draining:
+            return messages.runs(), None
+        return self._relay.take(messages, resume, now)
 
     def pause(self, topic: bytes, resume: Callable[[], None], now: float) -> float | None:
         """Until when a publisher to this topic should wait for slow subscribers, if at all.
@@ -518,8 +532,7 @@ class Broker:
             session=session,
         )
         self._subscriptions[id_] = subscription
-        topic.cursors.append(subscription)
-        topic.durable += qos
+        topic.join(subscription)
         self.stats.subscriptions += 1
         return subscription
 
@@ -527,8 +540,7 @@ class Broker:
         topic = subscription.topic
         subscription.drop_all(reason)
         del self._subscriptions[subscription.id]
-        topic.cursors.remove(subscription)
-        topic.durable -= subscription.qos
+        topic.leave(subscription)
         self.context.timers.cancel(subscription)
         self.stats.subscriptions -= 1
         if subscription.qos:

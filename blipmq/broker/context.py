@@ -11,11 +11,13 @@ import attrs
 from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.broker.retry import Timers, backoff
 from blipmq.broker.stats import DropReason, Stats
+from blipmq.protocol.buffers import BufferPool
 from blipmq.protocol.run import Run
 from blipmq.wal.record import Fact, Settled
 
 if TYPE_CHECKING:
     from blipmq.broker.cursor import Cursor
+    from blipmq.broker.relay import Route
     from blipmq.broker.shared_cursor import SharedCursor
     from blipmq.broker.topic import Topic
 
@@ -70,6 +72,9 @@ class Context:
     """Counts what one request may cause much of; who lets others run between requests resets it."""
     pressed: dict[SharedCursor, float] = attrs.Factory(dict)
     """QoS 0 cursors that lag, with the time until which publishers wait for them."""
+    routes: dict[bytes, Route] = attrs.Factory(dict)
+    """Of topics whose QoS 0 messages need not go by way of their lists."""
+    buffers: BufferPool = attrs.Factory(BufferPool)
     on_load: Callable[[], None] = _nothing
     """Called when there is something in `loads` again."""
 

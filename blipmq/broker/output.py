@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from blipmq.broker.attachment import Taken
 from blipmq.broker.stats import Stats
+from blipmq.broker.taken import Messages, TakenRange
 from blipmq.protocol.encoder import deliver_head
 from blipmq.protocol.frames import CORRELATION_ID_AT, U64
 from blipmq.protocol.run import Run
@@ -20,13 +20,13 @@ DELIVER_BYTES_MAX = 256 * 1024 - 64
 Sendable = bytes | memoryview
 
 
-def _frames_of(taken: list[Taken]) -> Iterator[tuple[Run | None, Sendable]]:
+def _frames_of(taken: list[TakenRange]) -> Iterator[tuple[Messages | None, Sendable]]:
     """Whole frames of what was taken, in stretches; with their run where they are shared."""
     for part in taken:
-        run = part.run
+        run = part.messages
         if not part.tagged:
             yield run, run.at_qos0(part.start, part.stop)
-        elif part.attempt > 1:
+        elif part.attempt > 1 and isinstance(run, Run):
             for index in range(part.start, part.stop):
                 yield None, run.redelivery(index, part.attempt)
         else:
@@ -45,10 +45,10 @@ class Output:
     closed: bool = False
     """Whether nothing more is sent: what is added is forgotten."""
     _frames: list[Sendable] = attrs.Factory(list)
-    _runs: list[Run] = attrs.Factory(list)
+    _runs: list[Messages] = attrs.Factory(list)
     _copied_bytes: int = 0
     _sending_bytes: int = 0
-    _sending_runs: list[Run] = attrs.Factory(list)
+    _sending_runs: list[Messages] = attrs.Factory(list)
 
     def __bool__(self) -> bool:
         return bool(self._frames)
@@ -70,21 +70,21 @@ class Output:
         """One message of a run, as a QoS 0 answer to the request with this correlation id."""
         self._add_parts(run, *run.reply(index, correlation_id))
 
-    def add_polled(self, taken: Taken, correlation_id: int) -> None:
+    def add_polled(self, taken: TakenRange, correlation_id: int) -> None:
         """A message for an attachment that asked for it with this correlation id."""
-        run, index = taken.run, taken.start
+        run, index = taken.messages, taken.start
         if not taken.tagged:
             frame = bytearray(run.at_qos0(index, index + 1))
             U64.pack_into(frame, CORRELATION_ID_AT, correlation_id)
             self.add(bytes(frame))
-        elif taken.attempt > 1:
+        elif taken.attempt > 1 and isinstance(run, Run):
             self.add(run.redelivery(index, taken.attempt))
         else:
             self._add_parts(run, b"", run.data(index, index + 1))
 
-    def add_deliver(self, subscription: int, taken: list[Taken]) -> None:
+    def add_deliver(self, subscription: int, taken: list[TakenRange]) -> None:
         """Messages for an attachment, in as many DELIVER frames as their sizes ask for."""
-        parts: list[tuple[Run | None, Sendable]] = []
+        parts: list[tuple[Messages | None, Sendable]] = []
         size = 0
         for run, frames in _frames_of(taken):
             if parts and size + len(frames) > DELIVER_BYTES_MAX:
@@ -96,7 +96,7 @@ class Output:
             self._add_deliver(subscription, parts, size)
 
     def _add_deliver(
-        self, subscription: int, parts: list[tuple[Run | None, Sendable]], size: int
+        self, subscription: int, parts: list[tuple[Messages | None, Sendable]], size: int
     ) -> None:
         self.add(deliver_head(subscription, size))
         for run, frames in parts:
@@ -105,7 +105,7 @@ class Output:
             else:
                 self._add_shared(run, frames)
 
-    def _add_parts(self, run: Run, head: Sendable, rest: memoryview) -> None:
+    def _add_parts(self, run: Messages, head: Sendable, rest: memoryview) -> None:
         if len(rest) <= _COPY_BYTES_MAX:
             self.add(b"".join((head, rest)))
         else:
@@ -113,7 +113,7 @@ class Output:
                 self.add(head)
             self._add_shared(run, rest)
 
-    def _add_shared(self, run: Run, view: Sendable) -> None:
+    def _add_shared(self, run: Messages, view: Sendable) -> None:
         if self.closed:
             return
         self._frames.append(view)

@@ -18,6 +18,7 @@ from blipmq.broker.broker import Broker
 from blipmq.broker.confirms import Confirms, Unconfirmed
 from blipmq.broker.output import DELIVER_BYTES_MAX, Output
 from blipmq.broker.stats import CloseReason
+from blipmq.broker.taken import Messages
 from blipmq.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -29,7 +30,7 @@ from blipmq.errors import (
     UnsupportedVersion,
 )
 from blipmq.protocol import encoder
-from blipmq.protocol.decoder import BUFFER_BYTES_MIN, Decoder
+from blipmq.protocol.decoder import BUFFER_BYTES_MIN, Decoder, Item
 from blipmq.protocol.frames import (
     ACK,
     ATTACH,
@@ -99,7 +100,7 @@ class Session:
     authenticate: Callable[[bytes], str | None]
     on_progress: Callable[[], None]
     software: str = ""
-    decoder: Decoder = attrs.Factory(lambda: Decoder(LENGTH_MAX_UNAUTHENTICATED))
+    decoder: Decoder = attrs.field()
     state: State = State.CONNECTED
     version: int = 1
     owner: str = ""
@@ -112,13 +113,17 @@ class Session:
     _attachments: dict[int, Attachment] = attrs.Factory(dict)
     _ready: dict[Attachment, None] = attrs.Factory(dict)
     """Attachments that may have something to deliver."""
-    _stalled: Run | Frame | None = None
+    _stalled: Item | None = None
     _settlements: deque[tuple[Attachment, Outcome, int, int, int]] = attrs.Factory(deque)
     """Rows of the SETTLE that is being carried out."""
     _auth_failures: int = 0
     _own: int = 0
     _buffer_bytes: int = 0
     _subscriptions: dict[int, None] = attrs.Factory(dict)
+
+    @decoder.default
+    def _decoder(self) -> Decoder:
+        return Decoder(LENGTH_MAX_UNAUTHENTICATED, self.broker.context.buffers)
 
     @output.default
     def _output(self) -> Output:
@@ -170,7 +175,7 @@ class Session:
             if self._settlements:
                 self._settle_next(now)
                 continue
-            item: Run | Frame | None = self._stalled
+            item: Item | None = self._stalled
             if item is None:
                 item = self._next()
             if item is None:
@@ -232,7 +237,7 @@ class Session:
         self.paused_until = None
         self.on_progress()
 
-    def _has_to_wait(self, item: Run | Frame, may_log: bool) -> bool:
+    def _has_to_wait(self, item: Item, may_log: bool) -> bool:
         if isinstance(item, Frame):
             return item.type == POLL and self.uncommitted > 0
         return item.qos > 0 and not may_log
@@ -242,7 +247,7 @@ class Session:
         """Whether the next request is a publish that the log has to take."""
         return isinstance(self._stalled, Run)
 
-    def _next(self) -> Run | Frame | None:
+    def _next(self) -> Item | None:
         try:
             return self.decoder.next()
         except FramingError:
@@ -253,19 +258,22 @@ class Session:
         self.broker.stats.nacks[refused.code] += 1
         self.output.add(encoder.nack(correlation_id, refused.code, refused.message))
 
-    def _refuse_run(self, run: Run, refused: Refused) -> None:
+    def _refuse_all(self, run: Messages, refused: Refused) -> None:
         for correlation_id in run.correlation_ids():
             self._refuse(correlation_id, refused)
 
     # Requests
 
-    def _handle(self, item: Run | Frame, now: float) -> None:
+    def _handle(self, item: Item, now: float) -> None:
         """A refused request is answered by a NACK, and the conversation goes on."""
-        if isinstance(item, Run):
-            try:
+        if not isinstance(item, Frame):
+            if self.state is not State.READY:
+                self._refuse_all(item, AuthenticationFailed(401, "unauthenticated"))
+            elif item.qos:
+                assert isinstance(item, Run)
                 self._publish(item, now)
-            except Refused as refused:
-                self._refuse_run(item, refused)
+            else:
+                self._publish_qos0(item, now)
             return
         handler = _HANDLERS.get((self.state, item.type), _OTHERWISE[self.state])
         try:
@@ -274,22 +282,31 @@ class Session:
             self._refuse(item.correlation_id, refused)
 
     def _publish(self, run: Run, now: float) -> None:
-        if self.state is not State.READY:
-            raise AuthenticationFailed(401, "unauthenticated")
-        topic = run.topic
-        if not run.qos:
-            self.broker.publish(run, _NOBODY, now)
-            self.paused_until = self.broker.pause(topic, self._resume, now)
-            return
         (last,) = U64.unpack_from(run.buffer, run.offsets[-2] + CORRELATION_ID_AT)
         publisher = Unconfirmed(last, self._refuse_failed, self.on_progress)
-        answers = self.broker.publish(run, publisher, now)
+        try:
+            answers = self.broker.publish(run, publisher, now)
+        except Refused as refused:
+            self._refuse_all(run, refused)
+            return
         publisher.outstanding += answers
         self._confirms.add(publisher)
-        self.paused_until = self.broker.pause(topic, self._resume, now)
+        self.paused_until = self.broker.pause(run.topic, self._resume, now)
+
+    def _publish_qos0(self, messages: Messages, now: float) -> None:
+        runs, self.paused_until = self.broker.relay(messages, self._resume, now)
+        for run in runs:
+            try:
+                self.broker.publish(run, _NOBODY, now)
+            except Refused as refused:
+                self._refuse_all(run, refused)
+                continue
+            until = self.broker.pause(run.topic, self._resume, now)
+            if until is not None:
+                self.paused_until = max(until, self.paused_until or until)
 
     def _refuse_failed(self, run: Run, reason: str) -> None:
-        self._refuse_run(run, Refused(500, f"durable publish failed: {reason}"))
+        self._refuse_all(run, Refused(500, f"durable publish failed: {reason}"))
 
     # What comes by itself
 

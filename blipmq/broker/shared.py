@@ -6,12 +6,14 @@ from collections import OrderedDict
 
 import attrs
 
-from blipmq.broker.attachment import Attachment, Consumer, Taken
+from blipmq.broker.attachment import Attachment, Consumer
 from blipmq.broker.context import Context
 from blipmq.broker.keys import KeyTable
 from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge
 from blipmq.broker.shared_cursor import SharedCursor
 from blipmq.broker.stats import Backlog, DropReason
+from blipmq.broker.taken import TakenRange
+from blipmq.broker.unsent import Unsent
 from blipmq.protocol.frames import Outcome
 from blipmq.wal.record import SubscriptionState, UnsettledRange
 
@@ -61,7 +63,7 @@ class SharedSubscription:
     def join(self, id_: int, consumer: Consumer, prefetch: int) -> Attachment:
         """A new member."""
         limit = self.context.limits.attachment_bytes
-        member = Attachment(id_, self, consumer, prefetch, limit)
+        member = Attachment(id_, self, consumer, prefetch, limit, Unsent(self.context))
         if self.members and self.qos:
             if self.keys is None:
                 self.keys = KeyTable()
@@ -93,6 +95,7 @@ class SharedSubscription:
     def leave(self, member: Attachment, *, counts: bool, now: float) -> None:
         """A member is gone: what it held comes back at once. `counts`: so does the attempt."""
         del self.members[member]
+        member.unsent.drop(DropReason.DISCONNECTED)
         self._hungry.pop(member, None)
         self.context.stats.attachments -= 1
         if self.keys is not None:
@@ -149,10 +152,13 @@ class SharedSubscription:
 
     # Messages
 
-    def deliver(self, member: Attachment, bytes_max: int, now: float) -> list[Taken]:
+    def deliver(self, member: Attachment, bytes_max: int, now: float) -> list[TakenRange]:
         """What the member gets now: of about so many bytes, as far as it has room."""
-        taken: list[Taken] = []
+        taken: list[TakenRange] = []
         size = 0
+        while size < bytes_max and member.unsent:
+            taken.append(member.unsent.take(1 << 62, bytes_max - size))
+            size += taken[-1].size
         while size < bytes_max:
             room = member.room if self.qos else 1 << 62
             if room <= 0:
@@ -162,14 +168,16 @@ class SharedSubscription:
                 self._hungry[member] = None
                 return taken
             taken.append(found)
-            size += found.run.offsets[found.stop] - found.run.offsets[found.start]
+            size += found.size
         return taken
 
-    def poll(self, member: Attachment, now: float) -> Taken | None:
+    def poll(self, member: Attachment, now: float) -> TakenRange | None:
         """One message for a member that asks, whatever its prefetch is."""
+        if member.unsent:
+            return member.unsent.take(1, 1)
         return self._next(member, 1, 1, now)
 
-    def _next(self, member: Attachment, messages: int, size: int, now: float) -> Taken | None:
+    def _next(self, member: Attachment, messages: int, size: int, now: float) -> TakenRange | None:
         while member.reserved:
             found = self._take_reserved(member, now)
             if found is not None:
@@ -191,7 +199,7 @@ class SharedSubscription:
             cursor.listen()
         return None
 
-    def _take_reserved(self, member: Attachment, now: float) -> Taken | None:
+    def _take_reserved(self, member: Attachment, now: float) -> TakenRange | None:
         full = not self.may_reserve(1)
         delivery = member.reserved.popleft()
         cursor = delivery.cursor
@@ -222,6 +230,11 @@ class SharedSubscription:
 
     # Topics
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether nothing waits for the members in any topic, as far as is known."""
+        return not self._ready
+
     def open(self, cursor: SharedCursor) -> None:
         """Begin with a topic."""
         self.cursors[cursor.topic.name] = cursor
@@ -238,15 +251,19 @@ class SharedSubscription:
     @property
     def held(self) -> int:
         """Messages, waiting and unsettled together."""
-        return sum(cursor.held for cursor in self.cursors.values())
+        unsent = sum(member.unsent.messages for member in self.members)
+        return unsent + sum(cursor.held for cursor in self.cursors.values())
 
     @property
     def held_bytes(self) -> int:
-        return sum(cursor.held_bytes for cursor in self.cursors.values())
+        unsent = sum(member.unsent.bytes for member in self.members)
+        return unsent + sum(cursor.held_bytes for cursor in self.cursors.values())
 
     def age(self, now: float) -> float:
         """Seconds since its oldest message in memory arrived; 0 without one."""
-        arrived = min((cursor.oldest_arrived for cursor in self.cursors.values()), default=NEVER)
+        everywhere = [cursor.oldest_arrived for cursor in self.cursors.values()]
+        everywhere += [member.unsent.oldest_arrived for member in self.members]
+        arrived = min(everywhere, default=NEVER)
         return 0.0 if arrived == NEVER else max(0.0, now - arrived)
 
     def backlog(self, now: float) -> Backlog:

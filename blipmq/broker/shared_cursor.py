@@ -6,13 +6,12 @@ What falls behind the window that is kept in memory is read back from the log wh
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from blipmq.broker.attachment import Attachment, Taken
+from blipmq.broker.attachment import Attachment
 from blipmq.broker.behind import Behind, Range
 from blipmq.broker.cursor import Cursor
 from blipmq.broker.keys import KeyTable
@@ -27,6 +26,7 @@ from blipmq.broker.message import (
 )
 from blipmq.broker.retry import backoff
 from blipmq.broker.stats import DropReason
+from blipmq.broker.taken import TakenRange, fit
 from blipmq.protocol.frames import Outcome
 from blipmq.protocol.run import Run
 from blipmq.wal.record import Attempted, RunRecord, SubscriptionState, UnsettledRange
@@ -132,7 +132,7 @@ class SharedCursor(Cursor):
 
     # To members
 
-    def take(self, member: Attachment, messages: int, size: int, now: float) -> Taken | None:
+    def take(self, member: Attachment, messages: int, size: int, now: float) -> TakenRange | None:
         """A range of at most so many messages and bytes, but one message at least, for a member.
 
         None when nothing is there for it. What fell due again, and what waits for its first
@@ -162,7 +162,7 @@ class SharedCursor(Cursor):
                 if taken is None and not self.blocked:
                     continue
                 return taken
-            return self._take_fresh(run, member, _fit(run, self.index, messages, size), now)
+            return self._take_fresh(run, member, fit(run, self.index, messages, size), now)
 
     def _may_go(self, delivery: Delivery, now: float) -> bool:
         """Give up what has expired, or was delivered too often before a restart."""
@@ -179,30 +179,30 @@ class SharedCursor(Cursor):
     def _spent(self, delivery: Delivery) -> bool:
         return 0 < self.subscription.max_attempts <= delivery.attempt
 
-    def _take_fresh(self, run: Run, member: Attachment, stop: int, now: float) -> Taken:
+    def _take_fresh(self, run: Run, member: Attachment, stop: int, now: float) -> TakenRange:
         node, start = self.node, self.index
         self.step(stop - start)
         if not (run.qos and self.qos):
             self.context.stats.delivered[0] += stop - start
             if self in self.context.pressed:
                 self._relieve()
-            return Taken(run, start, stop, 1, False)
+            return TakenRange(run, start, stop)
         first = run.first
         delivery = Delivery(first + start, first + stop - 1, run, 0, node.expires, node.arrived)
         delivery.cursor = self
         self._deliver(delivery, member, now)
-        return Taken(run, start, stop, 1, True)
+        return TakenRange(run, start, stop, tagged=True)
 
     def _take_returned(
         self, delivery: Delivery, member: Attachment, messages: int, size: int, now: float
-    ) -> Taken:
+    ) -> TakenRange:
         start = delivery.first - delivery.run.first
-        count = min(_fit(delivery.run, start, messages, size) - start, delivery.count)
+        count = min(fit(delivery.run, start, messages, size) - start, delivery.count)
         if count < delivery.count:
             self._split(delivery, delivery.first + count)
         self.forget(delivery)
         self._deliver(delivery, member, now)
-        return Taken(delivery.run, start, start + count, delivery.attempt, True)
+        return TakenRange(delivery.run, start, start + count, delivery.attempt, tagged=True)
 
     def _deliver(self, delivery: Delivery, member: Attachment, now: float) -> None:
         delivery.attempt += 1
@@ -262,7 +262,7 @@ class SharedCursor(Cursor):
 
     def _take_keyed(
         self, run: Run, member: Attachment, messages: int, size: int, now: float
-    ) -> Taken | None:
+    ) -> TakenRange | None:
         """The next messages of the run that are for this member.
 
         Those before that are for others are put aside for them, up to `key_lookahead`.
@@ -274,7 +274,7 @@ class SharedCursor(Cursor):
         if self.blocked or self.node.run is not run:
             return None
         start = self.index
-        stop = _fit(run, start, messages, size)
+        stop = fit(run, start, messages, size)
         for index in range(start, stop):
             key = run.keys[index]
             if key is not None and keys.holder(key, member) is not member:
@@ -286,7 +286,7 @@ class SharedCursor(Cursor):
                 delivery = self.unsettled.starting_at(run.first + index)
                 assert delivery is not None
                 delivery.key_member = member
-        return Taken(run, start, stop, 1, True)
+        return TakenRange(run, start, stop, tagged=True)
 
     def _put_others_aside(
         self, run: Run, keys: KeyTable, names: Sequence[bytes | None], member: Attachment
@@ -308,7 +308,9 @@ class SharedCursor(Cursor):
             self.step(1)
             self._reserve(delivery)
 
-    def take_reserved(self, delivery: Delivery, member: Attachment, now: float) -> Taken | None:
+    def take_reserved(
+        self, delivery: Delivery, member: Attachment, now: float
+    ) -> TakenRange | None:
         """What was put aside for a member, which takes it now; None when it has expired."""
         delivery.reserved = False
         self.subscription.reserved -= delivery.count
@@ -320,7 +322,9 @@ class SharedCursor(Cursor):
             return None
         self._deliver(delivery, member, now)
         start = delivery.first - delivery.run.first
-        return Taken(delivery.run, start, start + delivery.count, delivery.attempt, True)
+        return TakenRange(
+            delivery.run, start, start + delivery.count, delivery.attempt, tagged=True
+        )
 
     def unreserve(self, delivery: Delivery) -> None:
         """The member for which it was put aside has left."""
@@ -542,7 +546,7 @@ class SharedCursor(Cursor):
             self._press(now)
             while self.waiting_bytes > limits.qos0_window_bytes and self.node.run is not None:
                 run = self.node.run
-                stop = _fit(
+                stop = fit(
                     run, self.index, run.count, self.waiting_bytes - limits.qos0_window_bytes
                 )
                 self.pass_over(stop - self.index, DropReason.QOS0_WINDOW, now)
@@ -728,17 +732,6 @@ class SharedCursor(Cursor):
         # Its deliveries refer to it: memory is to be free at once, not when cycles are looked for.
         self.node, self.index = NOWHERE, 0
         self.unsettled, self.returned = DeliveryTable(), ReturnedTable()
-
-
-def _fit(run: Run, start: int, messages: int, size: int) -> int:
-    """Where a range of at most so many messages and bytes ends that has one message at least."""
-    offsets = run.offsets
-    end = offsets[start] + size
-    if isinstance(offsets, range):
-        stop = (end - offsets.start) // offsets.step
-    else:
-        stop = bisect_right(offsets, end) - 1
-    return max(start + 1, min(stop, start + messages, run.count))
 
 
 def _merged(new: list[Range], old: list[Range]) -> list[Range]:

@@ -176,8 +176,7 @@ class Sharing:
             subscription=subscription,
             parent=parent,
         )
-        topic.cursors.append(cursor)
-        topic.durable += subscription.qos
+        topic.join(cursor)
         return cursor
 
     def _start_earlier(self, cursor: SharedCursor, start: Start, now: float) -> None:
@@ -243,8 +242,7 @@ class Sharing:
     def _close_cursor(self, cursor: SharedCursor, reason: DropReason) -> None:
         topic, context = cursor.topic, self.context
         cursor.subscription.close(cursor, reason)
-        topic.cursors.remove(cursor)
-        topic.durable -= cursor.qos
+        topic.leave(cursor)
         context.timers.cancel(cursor)
         if cursor in topic.waiting:
             topic.waiting.remove(cursor)

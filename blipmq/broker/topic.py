@@ -68,6 +68,18 @@ class Topic:
     def _frontier(self) -> Node:
         return self.tail
 
+    def join(self, cursor: Cursor) -> None:
+        """One more cursor."""
+        self.cursors.append(cursor)
+        self.durable += cursor.qos
+        self.context.routes.pop(self.name, None)
+
+    def leave(self, cursor: Cursor) -> None:
+        """One cursor less."""
+        self.cursors.remove(cursor)
+        self.durable -= cursor.qos
+        self.context.routes.pop(self.name, None)
+
     @property
     def unused(self) -> bool:
         """Whether nothing would be lost by forgetting the topic."""
@@ -94,6 +106,8 @@ class Topic:
         node.next = self.tail = node.following()
         if run.qos == 0:
             self.commit(node, now)
+        else:
+            self.context.routes.pop(self.name, None)  # what comes behind it has to wait
         return node
 
     def commit(self, node: Node, now: float) -> None:

@@ -21,6 +21,8 @@ from blipmq.config.settings import (
 from blipmq.errors import ConfigError
 
 CONFIG_VARIABLE: Final = "BLIPMQ_CONFIG"
+_NO_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "BLIPMQ_PURE"})
+"""Variables that are looked at before there is a configuration."""
 
 
 class Sources:
@@ -62,7 +64,7 @@ class Sources:
                     f"expected only one of {both[0]} and {both[1]}, found both"
                 )
         for variable in sorted(environ):
-            if variable == CONFIG_VARIABLE or not variable.startswith(ENVIRONMENT_PREFIX):
+            if variable in _NO_SETTINGS or not variable.startswith(ENVIRONMENT_PREFIX):
                 continue
             key = known.get(variable)
             if key is not None:
@@ -175,7 +177,7 @@ def _from_text(text: str, its_type: type) -> object:
 
 def _variable_hint(variable: str, known: Iterable[str]) -> str:
     # without the prefix, which would make all of them look alike
-    names = {name.removeprefix(ENVIRONMENT_PREFIX): name for name in [*known, CONFIG_VARIABLE]}
+    names = {name.removeprefix(ENVIRONMENT_PREFIX): name for name in [*known, *_NO_SETTINGS]}
     names |= {key.rpartition(".")[2].upper(): environment_variable(key) for key in settings()}
     if near := nearest(variable.removeprefix(ENVIRONMENT_PREFIX), names, cutoff=0.6):
         return f"did you mean {names[near]}?"

@@ -1,4 +1,4 @@
-"""Received bytes in, runs and frames out. The bytes may be cut anywhere.
+"""Received bytes in, runs, spans and frames out. The bytes may be cut anywhere.
 
 The decoder owns the receive buffer. Runs refer into it, so what was received is never moved or
 written over while a run may look at it: the buffer is filled on, and when it is full the
@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Sequence
 
 from blipmq.errors import FramingError
+from blipmq.protocol.buffers import BUFFER_BYTES, BufferPool
 from blipmq.protocol.frames import (
     HEADER,
     HEADER_BYTES,
@@ -20,6 +21,7 @@ from blipmq.protocol.frames import (
     LENGTH_MIN,
     MESSAGE,
     PUBLISH,
+    QOS_AT,
     TYPE_AT,
     TYPES,
     TYPES_V2,
@@ -29,29 +31,41 @@ from blipmq.protocol.frames import (
 from blipmq.protocol.properties import PROPERTIES_BYTES_MAX
 from blipmq.protocol.run import Run
 from blipmq.protocol.scan import MessageScan, find_publishes, read_head
+from blipmq.protocol.span import Span
+from blipmq.protocol.speed import scan_topics
 
 BUFFER_BYTES_MIN = 4 * 1024
-_BUFFER_MAX = 256 * 1024
 _ROOM_MIN = 1024
 _PINNED_QUARTERS_MIN = 3
 """A run that has fewer quarters of its buffer is copied out, rather than to keep all of it."""
+_RUN_MIN = 8
+"""Fewer QoS 0 messages than that in a row of one topic may be part of a span."""
+_KNOWN_MAX = 4096
+"""How many topics are remembered."""
+
+Item = Run | Span | Frame
+"""What received bytes are made of."""
 
 
 class Decoder:
-    """Turns a byte stream into `Run`s (well-formed PUBLISH and MESSAGE) and `Frame`s (all else).
+    """Turns a byte stream into `Run`s (well-formed PUBLISH and MESSAGE), `Span`s (QoS 0 PUBLISH,
+    where topics take turns) and `Frame`s (all else).
 
     Put received bytes into `room()` and say `filled(n)`, or hand them to `feed`; then call `next`
     until it returns None. `length_max` bounds the length field of the frames that are accepted
     and may be changed at any time, as may `version`, the protocol version that is spoken, and
     `properties_max`, how many bytes of properties a MESSAGE may have. While `frugal`, a new buffer
     is no larger than it must be.
-    Holds at most one unfinished frame, and memory for it only as its bytes arrive.
+    Buffers come from `pool`, and go back there. Holds at most one unfinished frame, and memory for
+    it only as its bytes arrive.
     """
 
     __slots__ = (
         "_buffer",
         "_end",
+        "_known",
         "_pinned",
+        "_pool",
         "_size",
         "_start",
         "frugal",
@@ -60,7 +74,8 @@ class Decoder:
         "version",
     )
 
-    def __init__(self, length_max: int = LENGTH_MAX) -> None:
+    def __init__(self, length_max: int = LENGTH_MAX, pool: BufferPool | None = None) -> None:
+        self._pool = BufferPool() if pool is None else pool
         self.length_max = length_max
         self.properties_max = PROPERTIES_BYTES_MAX
         self.version = 1
@@ -70,6 +85,7 @@ class Decoder:
         self._start = 0
         self._end = 0
         self._pinned = False
+        self._known: dict[bytes, bytes] = {}
 
     @property
     def buffered(self) -> int:
@@ -83,18 +99,18 @@ class Decoder:
 
     def room(self) -> memoryview:
         """Where the next bytes may be put: at least 1 KiB."""
-        if self._start == self._end and (not self._pinned or len(self._buffer) > _BUFFER_MAX):
+        if self._start == self._end and (not self._pinned or len(self._buffer) > BUFFER_BYTES):
             self._begin_anew()
         if len(self._buffer) - self._end < _ROOM_MIN:
             self._renew()
-        return memoryview(self._buffer)[self._end : self._end + _BUFFER_MAX]
+        return memoryview(self._buffer)[self._end : self._end + BUFFER_BYTES]
 
     def filled(self, count: int) -> None:
         """The first `count` bytes of `room()` were received."""
-        room = min(len(self._buffer) - self._end, _BUFFER_MAX)
+        room = min(len(self._buffer) - self._end, BUFFER_BYTES)
         self._end += count
         if count == room:
-            self._size = min(self._size * 4, _BUFFER_MAX)
+            self._size = min(self._size * 4, BUFFER_BYTES)
         elif count < self._size >> 4:
             self._size = max(self._size >> 1, BUFFER_BYTES_MIN)
 
@@ -112,7 +128,7 @@ class Decoder:
         """Nothing is unfinished: begin at the start again, or with a smaller buffer."""
         size = BUFFER_BYTES_MIN if self.frugal else self._size
         if len(self._buffer) > size:
-            self._buffer = bytearray(size)
+            self._replace(size)
         self._start, self._end, self._pinned = 0, 0, False
 
     def _renew(self) -> None:
@@ -120,12 +136,16 @@ class Decoder:
         rest = self._buffer[self._start : self._end]
         # An unfinished frame doubles the buffer, so memory follows what was sent, not announced.
         size = BUFFER_BYTES_MIN if self.frugal else self._size
-        self._buffer = bytearray(max(size, 2 * len(rest) + _ROOM_MIN))
+        self._replace(max(size, 2 * len(rest) + _ROOM_MIN))
         self._buffer[: len(rest)] = rest
         self._start, self._end, self._pinned = 0, len(rest), False
 
-    def next(self) -> Run | Frame | None:
-        """The next run or frame, or None until more bytes are received.
+    def _replace(self, size: int) -> None:
+        old, self._buffer = self._buffer, self._pool.take(size)
+        self._pool.give(old)
+
+    def next(self) -> Item | None:
+        """The next run, span or frame, or None until more bytes are received.
 
         Raises FramingError for a length outside its bounds, as soon as its four bytes are there,
         and for an unknown type, once the frame is whole. After that the decoder is of no use.
@@ -146,6 +166,8 @@ class Decoder:
                 most = min(self.length_max, LENGTH_MAX_PUBLISH)
                 stride = LENGTH_BYTES + length
                 offsets = find_publishes(buffer, start, self._end, stride, head, most)
+                if len(offsets) <= _RUN_MIN and not head[0] and self._topics_alternate(offsets[-1]):
+                    return self._span(most)
                 return self._run(offsets, head)
         elif type_ == MESSAGE and self.version >= 2:
             run = self._messages(start, length)
@@ -170,17 +192,37 @@ class Decoder:
         run.describe(found)
         return run
 
+    def _topics_alternate(self, at: int) -> bool:
+        """Whether another QoS 0 PUBLISH may follow, at this place."""
+        buffer = self._buffer
+        if at + QOS_AT >= self._end:
+            return False
+        return buffer[at + TYPE_AT] == PUBLISH and not buffer[at + QOS_AT]
+
+    def _span(self, length_max: int) -> Item:
+        """The QoS 0 messages that are next in the buffer, of which the first is well-formed."""
+        found, topics = scan_topics(
+            self._buffer, self._start, self._end, length_max, self._known, _KNOWN_MAX
+        )
+        buffer, offsets = self._take(found)
+        assert isinstance(offsets, array)
+        if topics.count(topics[0]) == len(topics):
+            return Run(buffer, offsets, topics[0], 0)
+        return Span(buffer, offsets, topics)
+
     def _run(self, offsets: Sequence[int], head: bytes) -> Run:
         """A run of these messages, which are the next in the buffer."""
+        buffer, offsets = self._take(offsets)
+        return Run(buffer, offsets, head[3:], head[0])
+
+    def _take(self, offsets: Sequence[int]) -> tuple[bytearray, Sequence[int]]:
+        """The frames between these offsets are used: where they are from now on."""
         start = offsets[0]
         self._start = end = offsets[-1]
         buffer = self._buffer
-        if (end - start) * 4 < len(buffer) * _PINNED_QUARTERS_MIN:
-            buffer = buffer[start:end]
-            if isinstance(offsets, range):
-                offsets = range(0, end - start + 1, offsets.step)
-            else:
-                offsets = array("I", [offset - start for offset in offsets])
-        else:
+        if (end - start) * 4 >= len(buffer) * _PINNED_QUARTERS_MIN:
             self._pinned = True
-        return Run(buffer, offsets, head[3:], head[0])
+            return buffer, offsets
+        if isinstance(offsets, range):
+            return buffer[start:end], range(0, end - start + 1, offsets.step)
+        return buffer[start:end], array("I", [offset - start for offset in offsets])

@@ -19,7 +19,6 @@ from blipmq.protocol.frames import (
     LENGTH_BYTES,
     LENGTH_MIN,
     MESSAGE,
-    PUBLISH,
     QOS_AT,
     TOPIC_AT,
     TOPIC_LENGTH_AT,
@@ -38,6 +37,7 @@ from blipmq.protocol.properties import (
     places,
     routing,
 )
+from blipmq.protocol.speed import scan_publishes
 
 Part = tuple[int, bytes]
 """A place in a frame, from the frame's start, and the bytes that stand there."""
@@ -91,7 +91,7 @@ def find_publishes(
         count = _count_equal(buffer, start, stride, count, ((0, prefix), (QOS_AT, head)))
         if count and not (whole and start + stride * count < end):
             return range(start, start + stride * count + 1, stride)
-    return _scan_publishes(buffer, start, end, stride, head, length_max)
+    return scan_publishes(buffer, start, end, stride, head, length_max)
 
 
 def _count_equal(
@@ -113,26 +113,6 @@ def _count_equal(
                 count -= len(column.lstrip(pattern))
                 stop = start + stride * count
     return count
-
-
-def _scan_publishes(
-    buffer: bytearray | bytes, start: int, end: int, stride: int, head: bytes, length_max: int
-) -> array[int]:
-    """The offsets of the frames that follow each other with this head, whatever their sizes."""
-    unpack_from, startswith = U32.unpack_from, buffer.startswith
-    length_min = LENGTH_MIN + len(head)
-    offsets = array("I", (start, start + stride))
-    at = start + stride
-    last = end - LENGTH_BYTES - length_min
-    while at <= last:
-        if buffer[at + TYPE_AT] != PUBLISH or not startswith(head, at + QOS_AT):
-            break
-        (length,) = unpack_from(buffer, at)
-        at += LENGTH_BYTES + length
-        if not length_min <= length <= length_max or at > end:
-            break
-        offsets.append(at)
-    return offsets
 
 
 @attrs.define

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import attrs
 
-from blipmq.protocol.frames import Frame
+from blipmq.protocol.decoder import Item
 from blipmq.protocol.run import Run
+from blipmq.protocol.span import Span
 
 KNOWN_TYPES = range(1, 10)
 KNOWN_TYPES_V2 = [*KNOWN_TYPES, *range(0x10, 0x17)]
@@ -171,8 +172,26 @@ def read_run(run: Run) -> list[Read]:
     return messages
 
 
-def read_item(item: Run | Frame) -> list[Read]:
+def read_span(span: Span) -> list[Read]:
+    """The frames of a span; they are what it says they are."""
+    messages = []
+    frames = [bytes(span.data(i, i + 1)) for i in range(span.count)]
+    assert b"".join(frames) == span.data() == span.at_qos0(0, span.count)
+    assert len(set(span.topics)) > 1
+    for frame, topic, id_ in zip(frames, span.topics, span.correlation_ids(), strict=True):
+        (message,) = read(frame)[0]
+        assert message.message
+        assert message.type == PUBLISH
+        assert message.payload.startswith(struct.pack(">BH", 0, len(topic)) + topic)
+        assert message.correlation_id == id_
+        messages.append(message)
+    return messages
+
+
+def read_item(item: Item) -> list[Read]:
     """What the decoder gave, as frames."""
     if isinstance(item, Run):
         return read_run(item)
+    if isinstance(item, Span):
+        return read_span(item)
     return [Read(item.type, item.correlation_id, item.payload)]

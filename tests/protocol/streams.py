@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from blipmq.errors import FramingError
 from blipmq.protocol import encoder
-from blipmq.protocol.decoder import Decoder
-from blipmq.protocol.frames import PUBLISH, TYPES, TYPES_V2, Frame
+from blipmq.protocol.decoder import Decoder, Item
+from blipmq.protocol.frames import PUBLISH, TYPES, TYPES_V2
 from blipmq.protocol.run import Run
 from tests.protocol.reference import property_bytes
 
@@ -39,6 +39,10 @@ def equal_frames(draw: st.DrawFn, most: int = 300) -> bytes:
 
 
 messages = st.builds(encoder.publish, correlation_ids, qualities, topics, bodies)
+alternating = st.lists(
+    st.builds(encoder.publish, correlation_ids, st.just(0), topics, bodies), max_size=30
+).map(b"".join)
+"""QoS 0 messages whose topics take turns."""
 malformed_messages = st.builds(
     encoder.frame,
     st.just(PUBLISH),
@@ -58,7 +62,7 @@ other_frames = st.builds(
     st.binary(max_size=40),
 )
 streams = st.lists(
-    st.one_of(equal_frames(), messages, malformed_messages, other_frames), max_size=12
+    st.one_of(equal_frames(), messages, alternating, malformed_messages, other_frames), max_size=12
 ).map(b"".join)
 
 
@@ -155,6 +159,7 @@ streams_v2 = st.lists(
         equal_frames(most=60),
         equal_property_messages(),
         messages,
+        alternating,
         property_messages,
         malformed_messages,
         v2_frames,
@@ -200,7 +205,7 @@ def cut(data: bytes, sizes: list[int]) -> Iterator[bytes]:
         at += size * few_enough
 
 
-def drain(decoder: Decoder) -> Iterator[Run | Frame]:
+def drain(decoder: Decoder) -> Iterator[Item]:
     """Everything that can be made of what was received so far."""
     while (item := decoder.next()) is not None:
         yield item
@@ -210,9 +215,9 @@ def decode(
     decoder: Decoder,
     pieces: Iterable[bytes],
     put: Callable[[Decoder, bytes], None] = _by_feed,
-) -> tuple[list[Run | Frame], bool]:
+) -> tuple[list[Item], bool]:
     """What a decoder makes of the pieces, and whether a framing error ended it."""
-    items: list[Run | Frame] = []
+    items: list[Item] = []
     try:
         for piece in pieces:
             put(decoder, piece)

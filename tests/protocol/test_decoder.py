@@ -10,6 +10,7 @@ from blipmq.protocol import encoder
 from blipmq.protocol.decoder import Decoder
 from blipmq.protocol.frames import LENGTH_MAX_PUBLISH, PING, PUBLISH, Frame
 from blipmq.protocol.run import Run
+from blipmq.protocol.span import Span
 from tests.protocol.reference import read, read_item
 from tests.protocol.streams import (
     cut,
@@ -37,12 +38,12 @@ def test_any_cut_of_any_frames_gives_these_frames(data: bytes, sizes: list[int],
 
 @settings(deadline=None, max_examples=200)
 @given(streams, read_sizes)
-def test_a_well_formed_publish_is_in_a_run_and_nothing_else_is(
+def test_a_well_formed_publish_is_in_a_run_or_span_and_nothing_else_is(
     data: bytes, sizes: list[int]
 ) -> None:
     items, _ = decode(Decoder(), cut(data, sizes))
 
-    in_run = [isinstance(item, Run) for item in items for _ in read_item(item)]
+    in_run = [isinstance(item, Run | Span) for item in items for _ in read_item(item)]
     assert in_run == [frame.message for frame in read(data)[0]]
 
 
@@ -52,10 +53,10 @@ def test_what_a_run_refers_to_is_not_written_again_by_later_reads(
     data: bytes, sizes: list[int], put: Put
 ) -> None:
     decoder = Decoder()
-    runs: list[tuple[Run, bytes]] = []
+    runs: list[tuple[Run | Span, bytes]] = []
     for piece in cut(data, sizes):
         for item in decode(decoder, [piece], put)[0]:
-            if isinstance(item, Run):
+            if isinstance(item, Run | Span):
                 runs.append((item, bytes(item.data())))
 
     assert all(run.data() == seen for run, seen in runs)
@@ -83,7 +84,7 @@ def test_a_run_pins_no_buffer_that_is_much_larger_than_itself(
 ) -> None:
     items, _ = decode(Decoder(), cut(data, sizes))
 
-    assert all(len(item.buffer) <= 4 * item.size for item in items if isinstance(item, Run))
+    assert all(len(item.buffer) <= 4 * item.size for item in items if isinstance(item, Run | Span))
 
 
 def test_frames_of_one_size_in_one_read_are_one_run_with_a_range_of_offsets() -> None:
@@ -139,6 +140,50 @@ def test_topics_that_take_turns_are_seen() -> None:
 
     assert [frame.data for item in items for frame in read_item(item)] == frames
     assert len(items) == 600
+
+
+def test_topics_that_take_turns_at_qos_0_are_one_span() -> None:
+    frames = [encoder.publish(i, 0, b"t%d" % (i % 7), bytes(i % 90)) for i in range(600)]
+
+    (span,), _ = decode(Decoder(), [b"".join(frames)])
+
+    assert isinstance(span, Span)
+    assert span.count == 600
+    assert [frame.data for frame in read_item(span)] == frames
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        encoder.publish(1, 1, b"t", b"QoS 1"),
+        encoder.frame(PUBLISH, 1, b"\0\0\1\xff"),
+        encoder.frame(PUBLISH, 1, b"\0\0\0"),
+        encoder.frame(PUBLISH, 1, b"\0\0\x09t"),
+        encoder.frame(PUBLISH, 1, b"\0"),
+        encoder.ping(1),
+    ],
+    ids=["qos", "utf-8", "empty topic", "topic too long", "too short", "type"],
+)
+def test_a_span_ends_before_what_does_not_belong_to_it(odd: bytes) -> None:
+    frames = [encoder.publish(i, 0, b"t%d" % (i % 7), bytes(i)) for i in range(20)]
+    frames[11] = odd
+
+    items, _ = decode(Decoder(), [b"".join(frames)])
+
+    first, last = items[0], items[-1]
+    assert isinstance(first, Span)
+    assert isinstance(last, Span)
+    assert (first.count, last.count) == (11, 8)
+    assert [frame.data for item in items for frame in read_item(item)] == frames
+
+
+def test_a_decoder_remembers_a_bounded_number_of_topics() -> None:
+    frames = [encoder.publish(i, 0, b"%d" % i, b"") for i in range(20_000)]
+
+    items, _ = decode(Decoder(), [b"".join(frames)])
+
+    assert [frame.data for item in items for frame in read_item(item)] == frames
+    assert all(isinstance(item, Span) for item in items)
 
 
 def test_a_longer_frame_among_frames_of_one_size_stays_in_the_run() -> None:

@@ -13,6 +13,7 @@ from blipmq.protocol.decoder import Decoder
 from blipmq.protocol.frames import LENGTH_MAX_PUBLISH, MESSAGE, TYPES, TYPES_V2, Frame
 from blipmq.protocol.requests import message_refusal
 from blipmq.protocol.run import Run
+from blipmq.protocol.span import Span
 from tests.protocol.reference import property_bytes as prop
 from tests.protocol.reference import read, read_item
 from tests.protocol.streams import (
@@ -41,7 +42,7 @@ def test_any_cut_of_any_frames_gives_these_frames_and_the_well_formed_messages_i
     assert [frame.data for item in items for frame in read_item(item)] == [
         frame.data for frame in expected
     ]
-    assert [isinstance(item, Run) for item in items for _ in read_item(item)] == [
+    assert [isinstance(item, Run | Span) for item in items for _ in read_item(item)] == [
         frame.message for frame in expected
     ]
 
@@ -52,10 +53,10 @@ def test_what_a_run_refers_to_is_not_written_again_by_later_reads(
     data: bytes, sizes: list[int], put: Put
 ) -> None:
     decoder = decoder_v2()
-    runs: list[tuple[Run, bytes]] = []
+    runs: list[tuple[Run | Span, bytes]] = []
     for piece in cut(data, sizes):
         for item in decode(decoder, [piece], put)[0]:
-            if isinstance(item, Run):
+            if isinstance(item, Run | Span):
                 runs.append((item, bytes(item.data())))
 
     assert all(run.data() == seen for run, seen in runs)
@@ -237,7 +238,7 @@ def test_one_other_byte_among_messages_of_one_size_is_seen(
     items, _ = decode(decoder_v2(), [b"".join(frames)])
 
     assert [frame.data for item in items for frame in read_item(item)] == frames
-    assert [isinstance(item, Run) for item in items for _ in read_item(item)] == [
+    assert [isinstance(item, Run | Span) for item in items for _ in read_item(item)] == [
         frame.message for frame in read(b"".join(frames), version=2)[0]
     ]
 
@@ -253,7 +254,7 @@ def test_a_text_that_is_no_utf_8_among_messages_of_one_size_is_seen(place: int) 
 
     items, _ = decode(decoder_v2(), [b"".join(frames)])
 
-    in_run = [isinstance(item, Run) for item in items for _ in read_item(item)]
+    in_run = [isinstance(item, Run | Span) for item in items for _ in read_item(item)]
     assert in_run == [i != place for i in range(300)]
 
 
@@ -278,5 +279,5 @@ def test_the_bound_on_properties_holds_for_each_message(sizes: int) -> None:
 
     items, _ = decode(decoder_v2(properties_max=10), [b"".join(frames)])
 
-    in_run = [isinstance(item, Run) for item in items for _ in read_item(item)]
+    in_run = [isinstance(item, Run | Span) for item in items for _ in read_item(item)]
     assert in_run == [i % 50 != 49 for i in range(100)]
