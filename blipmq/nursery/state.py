@@ -18,6 +18,7 @@ from blipmq.logs import RateLimited
 from blipmq.nursery.bell import Bell
 from blipmq.nursery.outside import Outside
 from blipmq.nursery.wal_queue import WalQueue
+from blipmq.protocol.buffers import Buffers
 
 if TYPE_CHECKING:
     from blipmq.nursery.connection import Connection
@@ -39,6 +40,8 @@ class DaemonState:
     queue: WalQueue | None
     log: FilteringBoundLogger = attrs.Factory(_logger)
     connections: set[Connection] = attrs.Factory(set)
+    buffers: Buffers = attrs.Factory(Buffers)
+    """What all connections receive into."""
     changed: Bell = attrs.Factory(Bell)
     """Rung when the scheduler may have to wake earlier than it meant to."""
     stopping: trio.Event = attrs.Factory(trio.Event)

@@ -2,7 +2,7 @@
 
 The decoder owns the receive buffer. Runs refer into it, so what was received is never moved or
 written over while a run may look at it: the buffer is filled on, and when it is full the
-unfinished rest moves to a new one.
+unfinished rest moves to a new one. Between reads it has none, unless a frame is unfinished.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Sequence
 
 from blipmq.errors import FramingError
+from blipmq.protocol.buffers import BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, Buffers
 from blipmq.protocol.frames import (
     HEADER,
     HEADER_BYTES,
@@ -30,9 +31,8 @@ from blipmq.protocol.properties import PROPERTIES_BYTES_MAX
 from blipmq.protocol.run import Run
 from blipmq.protocol.scan import MessageScan, find_publishes, read_head
 
-BUFFER_BYTES_MIN = 4 * 1024
-_BUFFER_MAX = 256 * 1024
 _ROOM_MIN = 1024
+_NONE = bytearray()
 _PINNED_QUARTERS_MIN = 3
 """A run that has fewer quarters of its buffer is copied out, rather than to keep all of it."""
 
@@ -45,11 +45,13 @@ class Decoder:
     and may be changed at any time, as may `version`, the protocol version that is spoken, and
     `properties_max`, how many bytes of properties a MESSAGE may have. While `frugal`, a new buffer
     is no larger than it must be.
-    Holds at most one unfinished frame, and memory for it only as its bytes arrive.
+    Holds at most one unfinished frame, and memory for it only as its bytes arrive; after `release`,
+    none when nothing is unfinished. Buffers come from `buffers`, which decoders may share.
     """
 
     __slots__ = (
         "_buffer",
+        "_buffers",
         "_end",
         "_pinned",
         "_size",
@@ -60,13 +62,14 @@ class Decoder:
         "version",
     )
 
-    def __init__(self, length_max: int = LENGTH_MAX) -> None:
+    def __init__(self, length_max: int = LENGTH_MAX, buffers: Buffers | None = None) -> None:
         self.length_max = length_max
         self.properties_max = PROPERTIES_BYTES_MAX
         self.version = 1
         self.frugal = False
         self._size = BUFFER_BYTES_MIN
-        self._buffer = bytearray(BUFFER_BYTES_MIN)
+        self._buffers = Buffers() if buffers is None else buffers
+        self._buffer = _NONE
         self._start = 0
         self._end = 0
         self._pinned = False
@@ -81,20 +84,21 @@ class Decoder:
         """Size of the receive buffer in bytes."""
         return len(self._buffer)
 
-    def room(self) -> memoryview:
-        """Where the next bytes may be put: at least 1 KiB."""
-        if self._start == self._end and (not self._pinned or len(self._buffer) > _BUFFER_MAX):
+    def room(self, wanted: int = 1) -> memoryview:
+        """Where the next bytes may be put: at least 1 KiB, and `wanted` up to 256 KiB."""
+        if self._start == self._end and (not self._pinned or len(self._buffer) > BUFFER_BYTES_MAX):
             self._begin_anew()
-        if len(self._buffer) - self._end < _ROOM_MIN:
-            self._renew()
-        return memoryview(self._buffer)[self._end : self._end + _BUFFER_MAX]
+        wanted = max(wanted, _ROOM_MIN)
+        if len(self._buffer) - self._end < wanted:
+            self._renew(wanted)
+        return memoryview(self._buffer)[self._end : self._end + BUFFER_BYTES_MAX]
 
     def filled(self, count: int) -> None:
         """The first `count` bytes of `room()` were received."""
-        room = min(len(self._buffer) - self._end, _BUFFER_MAX)
+        room = min(len(self._buffer) - self._end, BUFFER_BYTES_MAX)
         self._end += count
         if count == room:
-            self._size = min(self._size * 4, _BUFFER_MAX)
+            self._size = min(self._size * 4, BUFFER_BYTES_MAX)
         elif count < self._size >> 4:
             self._size = max(self._size >> 1, BUFFER_BYTES_MIN)
 
@@ -108,21 +112,39 @@ class Decoder:
             self.filled(count)
             at += count
 
+    def release(self) -> None:
+        """Nothing may come for long: give the buffer back, unless a frame is unfinished in it.
+
+        No memory that `room` has given may be written to any more.
+        """
+        if self._start == self._end:
+            self._let_go()
+            self._buffer, self._start, self._end = _NONE, 0, 0
+
+    def _let_go(self) -> None:
+        """Of the buffer; a run that refers to it keeps it."""
+        if not self._pinned:
+            self._buffers.give_back(self._buffer)
+        self._pinned = False
+
     def _begin_anew(self) -> None:
         """Nothing is unfinished: begin at the start again, or with a smaller buffer."""
         size = BUFFER_BYTES_MIN if self.frugal else self._size
         if len(self._buffer) > size:
-            self._buffer = bytearray(size)
+            self._let_go()
+            self._buffer = self._buffers.take(size)
         self._start, self._end, self._pinned = 0, 0, False
 
-    def _renew(self) -> None:
+    def _renew(self, wanted: int) -> None:
         """A new buffer that starts with the unfinished rest of the old one."""
-        rest = self._buffer[self._start : self._end]
+        old, start = self._buffer, self._start
+        length = self._end - start
         # An unfinished frame doubles the buffer, so memory follows what was sent, not announced.
         size = BUFFER_BYTES_MIN if self.frugal else self._size
-        self._buffer = bytearray(max(size, 2 * len(rest) + _ROOM_MIN))
-        self._buffer[: len(rest)] = rest
-        self._start, self._end, self._pinned = 0, len(rest), False
+        buffer = self._buffers.take(max(size, length + max(length, wanted)))
+        buffer[:length] = memoryview(old)[start : self._end]
+        self._let_go()
+        self._buffer, self._start, self._end = buffer, 0, length
 
     def next(self) -> Run | Frame | None:
         """The next run or frame, or None until more bytes are received.
