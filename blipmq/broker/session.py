@@ -479,6 +479,12 @@ class Session:
         self._ready.clear()
         self.broker.disconnect(self, list(self._subscriptions), now)
         self._subscriptions.clear()
+        # Whoever has it refers to this; so neither has to wait for the garbage collector.
+        self.on_progress = _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Nobody:

@@ -36,6 +36,10 @@ def _together(frames: list[Sendable]) -> Iterator[Sendable]:
         yield part[0] if len(part) == 1 else b"".join(part)
 
 
+def _nothing() -> None:
+    pass
+
+
 @attrs.define(eq=False)
 class Writer:
     """Sends to one client. `lost` is called when its connection turns out to be lost.
@@ -77,6 +81,8 @@ class Writer:
             self._sending.cancel()
         with trio.CancelScope(shield=True):
             await self._stop()
+        # Whoever has it refers to this; so neither has to wait for the garbage collector.
+        self.lost = _nothing
 
     async def _stop(self) -> None:
         while self._sending is not None:

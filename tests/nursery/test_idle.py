@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+from weakref import ref
+
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from blipmq.broker.limits import Limits
+from blipmq.nursery.connection import Connection
 from blipmq.protocol import encoder
 from tests.nursery.daemon import serving
 from tests.nursery.wakings import wakings
@@ -71,3 +75,18 @@ async def test_idle_connections_do_not_wake_the_daemon(autojump_clock: MockClock
         with wakings() as woken:
             await trio.sleep(86_400)
         assert woken.times == []
+
+
+async def test_a_closed_connection_does_not_wait_for_the_garbage_collector(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving() as daemon:
+        peer = await daemon.client()
+        (connection,) = [ref(it) for it in gc.get_objects() if isinstance(it, Connection)]
+        gc.disable()
+        try:
+            await peer.aclose()
+            await wait_all_tasks_blocked()
+            assert connection() is None
+        finally:
+            gc.enable()
