@@ -84,7 +84,7 @@ $(CHAOS:%=chaos-%): chaos-%: $(READY)
 bench: $(READY)  ## messages a second through one broker, version 1
 	$(BIN)/python -m tools.bench.throughput $(BENCH_OPTIONS)
 
-BENCH := confirm backlog amplification recovery fanout
+BENCH := confirm backlog amplification recovery fanout idle
 
 .PHONY: bench-durability $(BENCH:%=bench-%)
 bench-durability: $(BENCH:%=bench-%)  ## what durability costs; bench-confirm, -backlog and so on for one

@@ -38,15 +38,18 @@ class Unconfirmed:
 class Confirms:
     """CONFIRM is cumulative: it goes as far as everything before is answered."""
 
-    _waiting: deque[Unconfirmed] = attrs.Factory(deque)
+    _waiting: deque[Unconfirmed] | None = None
+    """Only a connection that publishes has one: an empty one is large."""
     _confirmed: int | None = None
 
     def __len__(self) -> int:
         """Runs that are not answered yet."""
         self._advance()
-        return len(self._waiting)
+        return len(self._waiting or ())
 
     def add(self, unconfirmed: Unconfirmed) -> None:
+        if self._waiting is None:
+            self._waiting = deque()
         self._waiting.append(unconfirmed)
 
     def take(self) -> int | None:

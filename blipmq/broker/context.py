@@ -11,7 +11,7 @@ import attrs
 from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.broker.retry import Timers, backoff
 from blipmq.broker.stats import DropReason, Stats
-from blipmq.protocol.buffers import BufferPool
+from blipmq.protocol.buffers import Buffers
 from blipmq.protocol.run import Run
 from blipmq.wal.record import Fact, Settled
 
@@ -74,7 +74,7 @@ class Context:
     """QoS 0 cursors that lag, with the time until which publishers wait for them."""
     routes: dict[bytes, Route] = attrs.Factory(dict)
     """Of topics whose QoS 0 messages need not go by way of their lists."""
-    buffers: BufferPool = attrs.Factory(BufferPool)
+    buffers: Buffers = attrs.Factory(Buffers)
     on_load: Callable[[], None] = _nothing
     """Called when there is something in `loads` again."""
 

@@ -6,7 +6,6 @@ Synchronous: bytes go into `decoder`, `advance` carries out what they ask for, r
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
@@ -30,7 +29,8 @@ from blipmq.errors import (
     UnsupportedVersion,
 )
 from blipmq.protocol import encoder
-from blipmq.protocol.decoder import BUFFER_BYTES_MIN, Decoder, Item
+from blipmq.protocol.buffers import BUFFER_BYTES_MIN
+from blipmq.protocol.decoder import Decoder, Item
 from blipmq.protocol.frames import (
     ACK,
     ATTACH,
@@ -114,8 +114,8 @@ class Session:
     _ready: dict[Attachment, None] = attrs.Factory(dict)
     """Attachments that may have something to deliver."""
     _stalled: Item | None = None
-    _settlements: deque[tuple[Attachment, Outcome, int, int, int]] = attrs.Factory(deque)
-    """Rows of the SETTLE that is being carried out."""
+    _settlements: list[tuple[Attachment, Outcome, int, int, int]] = attrs.Factory(list)
+    """Rows of the SETTLE that is being carried out; the next is last."""
     _auth_failures: int = 0
     _own: int = 0
     _buffer_bytes: int = 0
@@ -131,11 +131,16 @@ class Session:
 
     # Bytes
 
-    def room(self) -> memoryview:
-        """Where received bytes are to be put."""
+    def room(self, wanted: int = 1) -> memoryview:
+        """Where received bytes are to be put; `wanted` of them at least, up to 256 KiB."""
         limits = self.broker.limits
         self.decoder.frugal = self.broker.stats.memory_bytes > limits.max_message_bytes
-        return self.decoder.room()
+        return self.decoder.room(wanted)
+
+    def release_room(self) -> None:
+        """Nothing may come for long. What `room` gave is not to be used any more."""
+        self.decoder.release()
+        self._count_buffer()
 
     def received(self, count: int) -> None:
         """The first `count` bytes of `room()` were received.
@@ -144,16 +149,18 @@ class Session:
         unfinished frame in it, the connection is to be closed.
         """
         self.decoder.filled(count)
-        size = self.decoder.allocated - BUFFER_BYTES_MIN
-        stats, growth = self.broker.stats, size - self._buffer_bytes
-        if growth > 0 and stats.memory_bytes + growth > self.broker.limits.max_memory_bytes:
+        stats, growth = self.broker.stats, self._count_buffer()
+        if growth > 0 and stats.memory_bytes > self.broker.limits.max_memory_bytes:
             stats.connections_refused[CloseReason.MEMORY] += 1
             self.close_reason = CloseReason.MEMORY
-        self._count_buffer(growth)
 
-    def _count_buffer(self, growth: int) -> None:
-        self._buffer_bytes += growth
+    def _count_buffer(self) -> int:
+        """How much larger it is than when it was counted last."""
+        size = max(0, self.decoder.allocated - BUFFER_BYTES_MIN)
+        growth = size - self._buffer_bytes
+        self._buffer_bytes = size
         self.broker.stats.memory_bytes += growth
+        return growth
 
     def advance(self, now: float, *, may_log: bool = True) -> bool:
         """Carry out the requests that were received, in order.
@@ -434,10 +441,10 @@ class Session:
             return
         attachment = self._attachments.get(frame.correlation_id)
         if attachment is not None:
-            self._settlements.extend((attachment, *row) for row in rows)
+            self._settlements = [(attachment, *row) for row in reversed(rows)]
 
     def _settle_next(self, now: float) -> None:
-        attachment, outcome, first, last, delay_ms = self._settlements.popleft()
+        attachment, outcome, first, last, delay_ms = self._settlements.pop()
         if attachment.id in self._attachments:  # others may have ended it meanwhile
             self.broker.settle(attachment, outcome, first, last, delay_ms, now)
 
@@ -480,7 +487,8 @@ class Session:
 
     def end(self, now: float) -> None:
         """The connection is gone: what it held comes back, its subscriptions are parked or end."""
-        self._count_buffer(-self._buffer_bytes)
+        self.broker.stats.memory_bytes -= self._buffer_bytes
+        self._buffer_bytes = 0
         self.output.drop()
         for attachment in self._attachments.values():
             self.broker.detach(attachment, now, lost=True)
@@ -488,6 +496,12 @@ class Session:
         self._ready.clear()
         self.broker.disconnect(self, list(self._subscriptions), now)
         self._subscriptions.clear()
+        # Whoever has it refers to this; so neither has to wait for the garbage collector.
+        self.on_progress = _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Nobody:

@@ -10,12 +10,22 @@ import trio
 class Bell:
     """One task waits, anyone rings. A ring while nobody waits is not lost; several are as one."""
 
-    _event: trio.Event = attrs.Factory(trio.Event)
+    _rung: bool = False
+    _waiting: trio.Event | None = None
 
     def ring(self) -> None:
-        self._event.set()
+        self._rung = True
+        if self._waiting is not None:
+            self._waiting.set()
 
     async def wait(self) -> None:
         """Return once it has rung since the last return. A cancelled wait takes no ring away."""
-        await self._event.wait()
-        self._event = trio.Event()
+        if self._rung:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._waiting = trio.Event()
+            try:
+                await self._waiting.wait()
+            finally:
+                self._waiting = None
+        self._rung = False

@@ -1,7 +1,8 @@
-"""A connection: a reader and a writer in a nursery of their own, from accept to close."""
+"""A connection: a reader, and a writer while there is something to send, from accept to close."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.metadata import version
 
 import attrs
@@ -13,14 +14,24 @@ from blipmq.errors import FramingError
 from blipmq.nursery.bell import Bell
 from blipmq.nursery.reader import Patience, read
 from blipmq.nursery.state import DaemonState
-from blipmq.nursery.writer import write
+from blipmq.nursery.writer import Writer
 
 _DRAIN_BYTES = 64 * 1024
 
 
 def _session_of(connection: Connection) -> Session:
     state = connection.state
-    return Session(state.broker, state.keys.authenticate, connection.on_progress, version("blipmq"))
+    return Session(
+        state.broker,
+        state.keys.authenticate,
+        connection.on_progress,
+        version("blipmq"),
+    )
+
+
+def _writer_of(connection: Connection) -> Writer:
+    session, stream = connection.session, connection.stream
+    return Writer(connection.state, session, stream, connection.incoming, connection.on_lost)
 
 
 @attrs.define(eq=False)
@@ -31,10 +42,12 @@ class Connection:
     stream: trio.abc.Stream
     peer: str
     incoming: Bell = attrs.Factory(Bell)
-    outgoing: Bell = attrs.Factory(Bell)
-    ended: trio.Event = attrs.Factory(trio.Event)
     session: Session = attrs.field(default=attrs.Factory(_session_of, takes_self=True))
+    outgoing: Writer = attrs.field(default=attrs.Factory(_writer_of, takes_self=True))
     _reading: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    _leaving: trio.CancelScope | None = None
+    _stopped: bool = False
+    _lost: bool = False
     _session_ended: bool = False
 
     def on_progress(self) -> None:
@@ -45,19 +58,48 @@ class Connection:
 
     def stop(self) -> None:
         """Read no more; send the replies that wait or are owed for publishes, then close."""
+        self._stopped = True
         self._reading.cancel()
 
+    def on_lost(self) -> None:
+        """Nothing can be sent any more."""
+        self._lost = True
+        self._reading.cancel()
+        if self._leaving is not None:
+            self._leaving.cancel()
+
     async def run(self) -> None:
-        """Serve the client until either side ends it, then give back what it held."""
-        state = self.state
+        """Serve the client until either side ends it, then give back what it held.
+
+        Its writer is a task of the nursery that the calling one is in, and has ended by then.
+        """
+        nursery = trio.lowlevel.current_task().parent_nursery
+        assert nursery is not None
+        state, limits = self.state, self.state.config.limits
         state.connections.add(self)
         state.stats.connections += 1
+        self.outgoing.open(nursery)
+        self._reading.deadline = trio.current_time() + limits.handshake_timeout_ms / 1000
+        patience = Patience(self._reading, limits.heartbeat_ms / 1000)
         try:
-            await self._converse()
+            try:
+                # Here it waits while it is idle: whatever is called on the way takes memory.
+                with self._reading:
+                    await read(
+                        state, self.session, self.stream, patience, self.incoming, self.outgoing
+                    )
+            except FramingError as error:
+                state.warn("framing error", "framing error", peer=self.peer, error=str(error))
+            except trio.BrokenResourceError:
+                self._lost = True
+            self._tell_end()
+            if not self._lost:
+                await self._leave()
         finally:
             state.connections.discard(self)
             state.stats.connections -= 1
             self._end_session()
+            await self.outgoing.aclose()
             await trio.aclose_forcefully(self.stream)
 
     def _end_session(self) -> None:
@@ -70,39 +112,13 @@ class Connection:
             self.session.end(trio.current_time())
             self.state.look()
 
-    async def _converse(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write, nursery.cancel_scope)
-            await self._read(nursery.cancel_scope)
-            # Whatever ended the reading: a publish whose commit fails is owed its NACK.
-            while self.session.uncommitted:
-                await self.incoming.wait()
-            self.session.gather(trio.current_time(), deliver=False)
-            if not self.session.output:
-                self._end_session()
-            linger = self.state.config.shutdown.linger_timeout_ms / 1000
-            nursery.cancel_scope.deadline = trio.current_time() + linger
-            self.ended.set()
-            self.outgoing.ring()
-
-    async def _read(self, conversation: trio.CancelScope) -> None:
-        state = self.state
-        limits = state.config.limits
-        deadline = trio.current_time() + limits.handshake_timeout_ms / 1000
-        silence = trio.CancelScope(deadline=deadline)
-        patience = Patience(silence, limits.heartbeat_ms / 1000)
-        try:
-            with self._reading, silence:
-                await read(state, self.session, self.stream, patience, self.incoming, self.outgoing)
-        except FramingError as error:
-            state.warn("framing error", "framing error", peer=self.peer, error=str(error))
-        except trio.BrokenResourceError:
-            conversation.cancel()
-        if silence.cancelled_caught:
+    def _tell_end(self) -> None:
+        """Count and log why the daemon closes it, if it does."""
+        reason = self.session.close_reason
+        if reason is not None:
+            self.state.warn(reason.value, "connection closed", peer=self.peer, reason=reason.value)
+        elif self._reading.cancelled_caught and not (self._stopped or self._lost):
             self._tell_silence()
-        elif self.session.close_reason is not None:
-            reason = self.session.close_reason.value
-            state.warn(reason, "connection closed", peer=self.peer, reason=reason)
 
     def _tell_silence(self) -> None:
         refused = self.state.stats.connections_refused
@@ -113,15 +129,22 @@ class Connection:
             refused[CloseReason.HANDSHAKE_TIMEOUT] += 1
             self.state.warn("handshake timeout", "handshake timeout", peer=self.peer)
 
-    async def _write(self, conversation: trio.CancelScope) -> None:
-        try:
-            await write(
-                self.state, self.session, self.stream, self.incoming, self.outgoing, self.ended
-            )
+    async def _leave(self) -> None:
+        """Send what is owed, and close in peace."""
+        with trio.CancelScope() as self._leaving:
+            # Whatever ended the reading: a publish whose commit fails is owed its NACK.
+            while self.session.uncommitted:
+                await self.incoming.wait()
+            self.session.gather(trio.current_time(), deliver=False)
+            if not self.session.output:
+                self._end_session()
+            linger = self.state.config.shutdown.linger_timeout_ms / 1000
+            self._leaving.deadline = trio.current_time() + linger
+            self.outgoing.deliver = False
+            await self.outgoing.flush()
             self._end_session()
-            await self._take_leave()
-        except trio.BrokenResourceError:
-            conversation.cancel()
+            with suppress(trio.BrokenResourceError):
+                await self._take_leave()
 
     async def _take_leave(self) -> None:
         """Say that no more comes, and let the client read it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import attrs
 import trio
@@ -10,24 +11,12 @@ import trio
 from blipmq.broker.session import Session, State
 from blipmq.nursery.bell import Bell
 from blipmq.nursery.state import DaemonState
+from blipmq.nursery.writer import Writer
 
+_OTHER_BYTES = 64 * 1024
+"""What is asked of a stream that is no socket."""
 _HEARTBEAT_STEP = 0.25
 """How much longer than promised a silent client may stay, in heartbeats."""
-
-
-async def receive_into(stream: trio.abc.Stream, room: memoryview) -> int:
-    """Receive at least one byte into `room`; 0 at the end of the stream.
-
-    Raises trio.BrokenResourceError when the connection is lost.
-    """
-    if isinstance(stream, trio.SocketStream):
-        try:
-            return await stream.socket.recv_into(room)
-        except OSError as error:
-            raise trio.BrokenResourceError(str(error)) from error
-    data = await stream.receive_some(len(room))
-    room[: len(data)] = data
-    return len(data)
 
 
 @attrs.define(eq=False)
@@ -65,19 +54,56 @@ async def read(
     stream: trio.abc.Stream,
     patience: Patience,
     incoming: Bell,
-    outgoing: Bell,
+    outgoing: Writer,
 ) -> None:
     """Receive and carry out requests until the client has sent its last, or was silent too long.
 
     `incoming` is rung when a request that has to wait may go on, `outgoing` when there are
     replies. Raises FramingError, or trio.BrokenResourceError when the connection is lost.
+
+    Most connections wait here most of the time: with no buffer, and few frames of coroutines.
     """
+    if not isinstance(stream, trio.SocketStream):
+        await _read_stream(state, session, stream, patience, incoming, outgoing)
+        return
+    # Trio's own call would have the buffer while it waits.
+    file = stream.socket.fileno()
+    waited = False
     while session.close_reason is None:
-        room = session.room()
-        count = await receive_into(stream, room)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            count = os.readv(file, (session.room(),))
+        except BlockingIOError:
+            session.release_room()
+            await trio.lowlevel.wait_readable(file)
+            waited = True
+            continue
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
         if not count:
-            break
+            return
         session.received(count)
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        waited = False
+        await _carry_out(state, session, patience, incoming, outgoing)
+
+
+async def _read_stream(
+    state: DaemonState,
+    session: Session,
+    stream: trio.abc.Stream,
+    patience: Patience,
+    incoming: Bell,
+    outgoing: Writer,
+) -> None:
+    while session.close_reason is None:
+        session.release_room()
+        data = await stream.receive_some(_OTHER_BYTES)
+        if not data:
+            return
+        session.room(len(data))[: len(data)] = data
+        session.received(len(data))
         await _carry_out(state, session, patience, incoming, outgoing)
 
 
@@ -86,7 +112,7 @@ async def _carry_out(
     session: Session,
     patience: Patience,
     incoming: Bell,
-    outgoing: Bell,
+    outgoing: Writer,
 ) -> None:
     """Carry out everything that was received. A slow log holds up only who publishes to it."""
     reserved = state.try_reserve()

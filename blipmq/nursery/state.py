@@ -39,6 +39,7 @@ class DaemonState:
     queue: WalQueue | None
     log: FilteringBoundLogger = attrs.Factory(_logger)
     connections: set[Connection] = attrs.Factory(set)
+    """What all connections receive into."""
     changed: Bell = attrs.Factory(Bell)
     """Rung when the scheduler may have to wake earlier than it meant to."""
     stopping: trio.Event = attrs.Factory(trio.Event)

@@ -1,6 +1,7 @@
-"""Large receive buffers, which are used again once nothing refers to them any more.
+"""Receive buffers between their uses: who has nothing unfinished needs none.
 
-A fresh one costs more than what is received into it: the system clears every page of it first.
+A fresh one of the largest size costs more than to receive into it: the system clears every page
+of it first. So one that runs refer to is used again when the last of them is gone.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import sys
 from collections import deque
 from typing import Final
 
-BUFFER_BYTES: Final = 256 * 1024
-"""The size of the buffers that are worth it."""
-_ALMOST: Final = BUFFER_BYTES // 4
+import attrs
+
+BUFFER_BYTES_MIN: Final = 4 * 1024
+BUFFER_BYTES_MAX: Final = 256 * 1024
+"""What reads ask for; a longer frame has a buffer of its own that grows with it."""
 _RETIRED_MAX: Final = 64
 _UNUSED_MAX: Final = 8
 _LOOKED_AT: Final = 4
@@ -31,40 +34,51 @@ def _references_of_none_else() -> int:
 _UNUSED: Final = _references_of_none_else()
 
 
-class BufferPool:
-    """Remembers the last 64 buffers that were given back, and gives out one that nothing refers to:
-    neither a run nor a view of it. Of those it lets go all but a few.
+@attrs.define(eq=False)
+class Buffers:
+    """Lends receive buffers to decoders. Of each size it holds one that is not lent at most.
+
+    Sizes are powers of two from `BUFFER_BYTES_MIN` to `BUFFER_BYTES_MAX`; so what it holds is less
+    than twice the largest, however many decoders there are. Besides, it remembers the last 64 of
+    the largest that were given back while runs referred to them. A burst may leave those behind:
+    with every one that is lent again another is let go, until a few are left.
     """
 
-    __slots__ = ("_retired",)
-
-    def __init__(self) -> None:
-        self._retired: deque[bytearray] = deque(maxlen=_RETIRED_MAX)
+    _spare: dict[int, bytearray] = attrs.Factory(dict)
+    _retired: deque[bytearray] = attrs.Factory(lambda: deque(maxlen=_RETIRED_MAX))
 
     def take(self, size: int) -> bytearray:
-        """A buffer of this size or, where one is at hand, of `BUFFER_BYTES`, if that is not much
-        larger. What is in it is not said.
-        """
-        if _ALMOST <= size <= BUFFER_BYTES:
-            retired = self._retired
-            for _ in range(min(_LOOKED_AT, len(retired))):
-                buffer = retired[0]
-                if _references(buffer) == _UNUSED:
-                    retired.popleft()
-                    self._let_go()
-                    return buffer
-                retired.rotate(-1)
-        return bytearray(size)
+        """A buffer of this size, with anything in it."""
+        buffer = self._spare.pop(size, None)
+        if buffer is None and size == BUFFER_BYTES_MAX:
+            buffer = self._unused()
+        return bytearray(size) if buffer is None else buffer
 
-    def _let_go(self) -> None:
-        """One for each that is given out, so that what a burst left behind goes before long."""
+    def give_back(self, buffer: bytearray) -> None:
+        """Nobody refers to it any more."""
+        size = len(buffer)
+        if BUFFER_BYTES_MIN <= size <= BUFFER_BYTES_MAX and not size & (size - 1):
+            self._spare[size] = buffer
+
+    def retire(self, buffer: bytearray) -> None:
+        """Runs, or views of them, may still refer to it."""
+        if len(buffer) == BUFFER_BYTES_MAX:
+            self._retired.append(buffer)
+
+    def _unused(self) -> bytearray | None:
+        retired = self._retired
+        for _ in range(min(_LOOKED_AT, len(retired))):
+            buffer = retired[0]
+            if _references(buffer) == _UNUSED:
+                retired.popleft()
+                self._let_one_go()
+                return buffer
+            retired.rotate(-1)
+        return None
+
+    def _let_one_go(self) -> None:
         retired = self._retired
         if len(retired) > _UNUSED_MAX:
-            buffer = retired.popleft()
-            if _references(buffer) != _UNUSED - 1:
-                retired.append(buffer)
-
-    def give(self, buffer: bytearray) -> None:
-        """Give back a buffer, which runs may still refer to."""
-        if len(buffer) == BUFFER_BYTES:
-            self._retired.append(buffer)
+            buffer = retired[0]
+            if _references(buffer) == _UNUSED:
+                retired.popleft()

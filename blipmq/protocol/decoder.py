@@ -2,7 +2,7 @@
 
 The decoder owns the receive buffer. Runs refer into it, so what was received is never moved or
 written over while a run may look at it: the buffer is filled on, and when it is full the
-unfinished rest moves to a new one.
+unfinished rest moves to a new one. Between reads it has none, unless a frame is unfinished.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Sequence
 
 from blipmq.errors import FramingError
-from blipmq.protocol.buffers import BUFFER_BYTES, BufferPool
+from blipmq.protocol.buffers import BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, Buffers
 from blipmq.protocol.frames import (
     HEADER,
     HEADER_BYTES,
@@ -34,8 +34,8 @@ from blipmq.protocol.scan import MessageScan, find_publishes, read_head
 from blipmq.protocol.span import Span
 from blipmq.protocol.speed import scan_topics
 
-BUFFER_BYTES_MIN = 4 * 1024
 _ROOM_MIN = 1024
+_NONE = bytearray()
 _PINNED_QUARTERS_MIN = 3
 """A run that has fewer quarters of its buffer is copied out, rather than to keep all of it."""
 _RUN_MIN = 8
@@ -56,16 +56,16 @@ class Decoder:
     and may be changed at any time, as may `version`, the protocol version that is spoken, and
     `properties_max`, how many bytes of properties a MESSAGE may have. While `frugal`, a new buffer
     is no larger than it must be.
-    Buffers come from `pool`, and go back there. Holds at most one unfinished frame, and memory for
-    it only as its bytes arrive.
+    Holds at most one unfinished frame, and memory for it only as its bytes arrive; after `release`,
+    none when nothing is unfinished. Buffers come from `buffers`, which decoders may share.
     """
 
     __slots__ = (
         "_buffer",
+        "_buffers",
         "_end",
         "_known",
         "_pinned",
-        "_pool",
         "_size",
         "_start",
         "frugal",
@@ -74,18 +74,18 @@ class Decoder:
         "version",
     )
 
-    def __init__(self, length_max: int = LENGTH_MAX, pool: BufferPool | None = None) -> None:
-        self._pool = BufferPool() if pool is None else pool
+    def __init__(self, length_max: int = LENGTH_MAX, buffers: Buffers | None = None) -> None:
         self.length_max = length_max
         self.properties_max = PROPERTIES_BYTES_MAX
         self.version = 1
         self.frugal = False
         self._size = BUFFER_BYTES_MIN
-        self._buffer = bytearray(BUFFER_BYTES_MIN)
+        self._buffers = Buffers() if buffers is None else buffers
+        self._buffer = _NONE
         self._start = 0
         self._end = 0
         self._pinned = False
-        self._known: dict[bytes, bytes] = {}
+        self._known: dict[bytes, bytes] | None = None
 
     @property
     def buffered(self) -> int:
@@ -97,20 +97,21 @@ class Decoder:
         """Size of the receive buffer in bytes."""
         return len(self._buffer)
 
-    def room(self) -> memoryview:
-        """Where the next bytes may be put: at least 1 KiB."""
-        if self._start == self._end and (not self._pinned or len(self._buffer) > BUFFER_BYTES):
+    def room(self, wanted: int = 1) -> memoryview:
+        """Where the next bytes may be put: at least 1 KiB, and `wanted` up to 256 KiB."""
+        if self._start == self._end and (not self._pinned or len(self._buffer) > BUFFER_BYTES_MAX):
             self._begin_anew()
-        if len(self._buffer) - self._end < _ROOM_MIN:
-            self._renew()
-        return memoryview(self._buffer)[self._end : self._end + BUFFER_BYTES]
+        wanted = max(wanted, _ROOM_MIN)
+        if len(self._buffer) - self._end < wanted:
+            self._renew(wanted)
+        return memoryview(self._buffer)[self._end : self._end + BUFFER_BYTES_MAX]
 
     def filled(self, count: int) -> None:
         """The first `count` bytes of `room()` were received."""
-        room = min(len(self._buffer) - self._end, BUFFER_BYTES)
+        room = min(len(self._buffer) - self._end, BUFFER_BYTES_MAX)
         self._end += count
         if count == room:
-            self._size = min(self._size * 4, BUFFER_BYTES)
+            self._size = min(self._size * 4, BUFFER_BYTES_MAX)
         elif count < self._size >> 4:
             self._size = max(self._size >> 1, BUFFER_BYTES_MIN)
 
@@ -124,25 +125,41 @@ class Decoder:
             self.filled(count)
             at += count
 
+    def release(self) -> None:
+        """Nothing may come for long: give the buffer back, unless a frame is unfinished in it.
+
+        No memory that `room` has given may be written to any more.
+        """
+        if self._start == self._end:
+            self._let_go()
+            self._buffer, self._start, self._end = _NONE, 0, 0
+
+    def _let_go(self) -> None:
+        """Of the buffer; a run that refers to it keeps it."""
+        if self._pinned:
+            self._buffers.retire(self._buffer)
+        else:
+            self._buffers.give_back(self._buffer)
+        self._pinned = False
+
     def _begin_anew(self) -> None:
         """Nothing is unfinished: begin at the start again, or with a smaller buffer."""
         size = BUFFER_BYTES_MIN if self.frugal else self._size
         if len(self._buffer) > size:
-            self._replace(size)
+            self._let_go()
+            self._buffer = self._buffers.take(size)
         self._start, self._end, self._pinned = 0, 0, False
 
-    def _renew(self) -> None:
+    def _renew(self, wanted: int) -> None:
         """A new buffer that starts with the unfinished rest of the old one."""
-        rest = self._buffer[self._start : self._end]
+        old, start = self._buffer, self._start
+        length = self._end - start
         # An unfinished frame doubles the buffer, so memory follows what was sent, not announced.
         size = BUFFER_BYTES_MIN if self.frugal else self._size
-        self._replace(max(size, 2 * len(rest) + _ROOM_MIN))
-        self._buffer[: len(rest)] = rest
-        self._start, self._end, self._pinned = 0, len(rest), False
-
-    def _replace(self, size: int) -> None:
-        old, self._buffer = self._buffer, self._pool.take(size)
-        self._pool.give(old)
+        buffer = self._buffers.take(max(size, length + max(length, wanted)))
+        buffer[:length] = memoryview(old)[start : self._end]
+        self._let_go()
+        self._buffer, self._start, self._end = buffer, 0, length
 
     def next(self) -> Item | None:
         """The next run, span or frame, or None until more bytes are received.
@@ -201,6 +218,8 @@ class Decoder:
 
     def _span(self, length_max: int) -> Item:
         """The QoS 0 messages that are next in the buffer, of which the first is well-formed."""
+        if self._known is None:
+            self._known = {}
         found, topics = scan_topics(
             self._buffer, self._start, self._end, length_max, self._known, _KNOWN_MAX
         )

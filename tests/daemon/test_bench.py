@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from tests.peer import PATIENCE_SECONDS
+from tools.bench.idle import KINDS
 
 ROOT: Final = Path(__file__).parents[2]
 Row = dict[str, Any]
@@ -26,7 +27,7 @@ class Bench:
     def __call__(self, name: str, *arguments: str) -> dict[str, list[Row]]:
         """The tables that `tools.bench.<name>` reports."""
         command = [sys.executable, "-m", f"tools.bench.{name}", "--json", *arguments]
-        if name != "fanout":
+        if name not in ("fanout", "idle"):
             command += ["--directory", str(self.directory)]
         found = subprocess.run(
             command, cwd=ROOT, stdout=subprocess.PIPE, timeout=4 * PATIENCE_SECONDS, check=True
@@ -85,3 +86,10 @@ def test_every_subscriber_gets_every_message(bench: Bench) -> None:
         (1, 2000),
         (5, 2000),
     ]
+
+
+def test_idle_connections_of_every_kind_are_counted_and_cost_memory(bench: Bench) -> None:
+    rows = bench("idle", "--connections", "200", "--quiet-secs", "0.1")["idle"]
+    assert [row["connections"] for row in rows] == [200] * len(KINDS)
+    assert [row["kind"] for row in rows] == list(KINDS)
+    assert all(row["kib_each"] > 0 for row in rows)

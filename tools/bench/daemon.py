@@ -54,6 +54,14 @@ class MeasuredDaemon:
         """Let `peak_memory_bytes` begin anew."""
         self._account("clear_refs").write_text("5")
 
+    def wakings(self) -> int:
+        """How often its threads have waited, and gone on."""
+        name = "voluntary_ctxt_switches"
+        return sum(
+            self._number(f"task/{thread.name}/status", name)
+            for thread in self._account("task").iterdir()
+        )
+
     def written_bytes(self) -> int:
         """Bytes that it gave to files."""
         return self._number("io", "wchar")
