@@ -12,6 +12,7 @@ import trio
 
 from blipmq.broker.broker import Batch
 from blipmq.errors import LogError
+from blipmq.nursery.inline_writes import InlineWrites
 from blipmq.nursery.metrics import Metrics
 from blipmq.nursery.state import DaemonState
 from blipmq.nursery.wal_queue import WalQueue
@@ -22,6 +23,8 @@ from blipmq.wal.record import Fact, run_in
 COMMITS_BEFORE_PREPARING: Final = 256
 """A daemon that hardly writes does not write zeros, either."""
 _PREPARING_PAUSE_SECONDS: Final = 0.01
+_FACT_BYTES: Final = 64
+"""What a fact takes besides messages, about."""
 _QUIET_SECONDS: Final = 1.0
 """So long after the last write the log is looked through for what nobody wants any more."""
 
@@ -47,6 +50,7 @@ class WalWriter:
     _dirty: trio.Event = attrs.Factory(trio.Event)
     _enough: trio.Event = attrs.Factory(trio.Event)
     _syncing: trio.Lock = attrs.Factory(trio.Lock)
+    _inline: InlineWrites = attrs.Factory(InlineWrites)
 
     @property
     def policy(self) -> FsyncPolicy:
@@ -148,13 +152,15 @@ class WalWriter:
             await self._roll()
         if not batch.facts:
             return
-        call = partial(self._append, batch.facts, batch.next_number, self._time_ms())
-        try:
-            await self.state.outside.run_blocking(call)
-        except NoRoom:
-            if not self.log.worth_rolling(*self._wanted()) or not await self._roll():
-                raise
-            await self.state.outside.run_blocking(call)
+        time_ms = self._time_ms()
+        if not self._append_at_once(batch, time_ms):
+            call = partial(self._append, batch.facts, batch.next_number, time_ms)
+            try:
+                await self.state.outside.run_blocking(call)
+            except NoRoom:
+                if not self.log.worth_rolling(*self._wanted()) or not await self._roll():
+                    raise
+                await self.state.outside.run_blocking(call)
         stats = self.state.stats
         stats.wal_appends = self.log.appended_records
         stats.wal_bytes = self.log.appended_bytes
@@ -170,9 +176,28 @@ class WalWriter:
         """The time of day as it was at the start, and what has passed since: it never jumps."""
         return self.state.broker.context.time_ms(trio.current_time())
 
+    def _append_at_once(self, batch: Batch, time_ms: int) -> bool:
+        """Whether the batch was written on this thread, because that takes no time to speak of.
+
+        A sync that is under way may hold up a write, and one that follows needs a thread anyway.
+        """
+        if self.policy.kind == "always" or self._syncing.locked():
+            return False
+        size = sum(publication.run.size for publication in batch.publications)
+        if not self._inline.allow(size + _FACT_BYTES * len(batch.facts)):
+            return False
+        monotonic = self.state.outside.monotonic
+        start = monotonic()
+        done = self.log.append_at_once(batch.facts, batch.next_number, time_ms)
+        self._inline.took(monotonic() - start)
+        return done
+
     def _append(self, facts: list[Fact], next_number: int, time_ms: int) -> None:
         """In a thread."""
+        monotonic = self.state.outside.monotonic
+        start = monotonic()
         self.log.append(facts, next_number, time_ms)
+        self._inline.took_in_thread(monotonic() - start)
         if self.policy.kind == "always":
             self._sync()
 

@@ -53,6 +53,20 @@ class UnusablePath(LogError):
     """The directory of the log cannot be opened or made."""
 
 
+@attrs.frozen(eq=False)
+class _Appending:
+    """What is to be written at `offset`, and the runs in it with where their records begin.
+
+    `synced` is said along with the rest.
+    """
+
+    offset: int
+    synced: Synced | None
+    buffers: list[Bytes]
+    records: int
+    runs: list[tuple[RunRecord, int]]
+
+
 @attrs.define(eq=False)
 class Log:
     """An open log. Use: `Log.open`, `recover`, `runs`, `roll`, then `append`, `sync`, `roll`.
@@ -85,6 +99,8 @@ class Log:
     """Where the checkpoint of the last segment ends."""
     _synced: Synced | None = None
     """How much of the last segment is known to be on the disk, and is not said in the log yet."""
+    _failed_write: tuple[int, OSError] | None = None
+    """The size before a write of `append_at_once` that failed, and how it did."""
 
     def __attrs_post_init__(self) -> None:
         self._next = NextSegment(self.disk, self.segment_bytes)
@@ -326,40 +342,81 @@ class Log:
         written on a full disk, too, as long as there is a reserve; with messages there is no room
         before the reserve is whole again.
         """
-        file, segment = self._file, self._segments[-1]
+        file = self._file
         assert file is not None
+        appending = self._begin_append(file, facts, next_number, time_ms)
+        if appending.runs:
+            if self.reserve is not None and not self.reserve.fill():
+                self._undo_failed_write(file)
+                raise NoSpace(os.strerror(errno.ENOSPC))
+            self._write(file, appending.buffers)
+        else:
+            self._write_somehow(file, appending.buffers)
+        self._end_append(file, appending)
+
+    def append_at_once(self, facts: Sequence[Fact], next_number: int, time_ms: int) -> bool:
+        """As `append`, but it makes one kind of call alone: to write at the end of the file.
+
+        False, with nothing appended, when there is more to do: then call `append` with the same
+        facts before anything else, which does it or raises.
+        """
+        file = self._file
+        assert file is not None
+        if self.reserve is not None and not self.reserve.whole:
+            return False
+        appending = self._begin_append(file, facts, next_number, time_ms)
+        try:
+            file.append(appending.buffers)
+        except OSError as error:
+            self._failed_write = (appending.offset, error)
+            return False
+        self._end_append(file, appending)
+        return True
+
+    def _begin_append(
+        self, file: File, facts: Sequence[Fact], next_number: int, time_ms: int
+    ) -> _Appending:
         synced = self._synced
         if synced is not None:
             facts = [synced, *facts]
-        buffers, records, runs = self._encode(facts, next_number, time_ms)
-        size = file.size
-        if runs:
-            if self.reserve is not None and not self.reserve.fill():
-                raise NoSpace(os.strerror(errno.ENOSPC))
-            self._write(file, buffers)
-        else:
-            self._write_somehow(file, buffers)
+        offset = file.size if self._failed_write is None else self._failed_write[0]
+        return _Appending(offset, synced, *self._encode(facts, next_number, time_ms))
+
+    def _end_append(self, file: File, appending: _Appending) -> None:
+        segment, size = self._segments[-1], appending.offset
         self._dirty = True
-        if self._synced is synced:
+        if self._synced is appending.synced:
             self._synced = None
         # What a reader may see by the size it must find by the index.
-        for run, offset in runs:
+        for run, offset in appending.runs:
             segment.note(run, size + offset)
         segment.size = file.size
-        self._count(records, file.size - size)
+        self._count(appending.records, file.size - size)
 
     def _write(self, file: File, buffers: Sequence[Bytes]) -> None:
         """Write all or nothing."""
+        failed, self._failed_write = self._failed_write, None
         size = file.size
         try:
+            if failed is not None:
+                size, error = failed
+                raise error
             file.append(buffers)
         except OSError as error:
-            try:
-                file.truncate(size)
-            except OSError as second:
-                name = self._segments[-1].name
-                raise LogError(f"{self.disk.directory / name}: {second}") from None
+            self._cut(file, size)
             raise self._error(error) from None
+
+    def _undo_failed_write(self, file: File) -> None:
+        failed, self._failed_write = self._failed_write, None
+        if failed is not None:
+            self._cut(file, failed[0])
+
+    def _cut(self, file: File, size: int) -> None:
+        try:
+            file.truncate(size)
+        except OSError as error:
+            name = self._segments[-1].name
+            raise LogError(f"{self.disk.directory / name}: {error}") from None
 
     def _write_somehow(self, file: File, buffers: Sequence[Bytes]) -> None:
         """As `_write`; on a full disk in the space of the reserve."""
@@ -433,7 +490,8 @@ class Log:
         """
         if self._dirty and self._file is not None and not self._failed:
             self._dirty = False
-            size = self._file.size
+            # What a write beside this one has put at the end may be cut off again.
+            size = self._segments[-1].size
             self._sync(self._file)
             self._synced = Synced(self._segments[-1].sequence, size)
 
@@ -447,6 +505,8 @@ class Log:
     def close(self) -> None:
         """Sync and give the directory back. Closing twice is fine."""
         try:
+            if self._file is not None:
+                self._undo_failed_write(self._file)
             self.sync()
         finally:
             file, self._file = self._file, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -12,6 +13,7 @@ from blipmq.broker.limits import Retention
 from blipmq.broker.stats import DropReason
 from blipmq.config import WalSettings
 from blipmq.errors import LogError
+from blipmq.nursery.inline_writes import QUICK_WRITES_MIN
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import Frame
 from blipmq.wal.policy import FsyncPolicy
@@ -171,6 +173,79 @@ async def test_a_segment_is_not_ended_while_it_is_synced(autojump_clock: MockClo
         await wait_all_tasks_blocked()
         assert daemon.runner.calls == 1
         assert await peer.publish("demo", b"c") == []
+
+
+# On which thread
+
+
+@attrs.define
+class Watch:
+    """A clock for measuring, on which each look takes `seconds`."""
+
+    seconds: float = 0.0
+    time: float = 0.0
+
+    def __call__(self) -> float:
+        self.time += self.seconds
+        return self.time
+
+
+@pytest.mark.parametrize("policy", ["none", "every_n:1000", "interval_ms:60000"])
+async def test_confirms_that_wait_for_no_fsync_wait_for_no_thread(
+    autojump_clock: MockClock, policy: str
+) -> None:
+    async with serving(fsync_policy=FsyncPolicy.parse(policy)) as daemon:
+        peer = await daemon.client()
+        daemon.runner.hold()
+        assert await peer.publish("demo", b"a") == []
+        daemon.runner.release()
+
+
+async def test_while_writes_are_held_up_they_go_by_thread(autojump_clock: MockClock) -> None:
+    watch = Watch()
+    async with serving(fsync_policy=FsyncPolicy("none"), monotonic=watch) as daemon:
+        peer = await daemon.client()
+        watch.seconds = 1
+        await peer.publish("demo", b"a")
+        daemon.runner.hold()
+        await peer.send(encoder.publish(1, 1, b"demo", b"b"))
+        await wait_all_tasks_blocked()
+        assert daemon.runner.calls == 1
+        daemon.runner.release()
+        watch.seconds = 0
+        for _ in range(QUICK_WRITES_MIN + 1):
+            await peer.publish("demo", b"c")
+        daemon.runner.hold()
+        assert await peer.publish("demo", b"d") == []
+        daemon.runner.release()
+
+
+async def test_nothing_is_written_beside_a_sync_but_in_a_thread(autojump_clock: MockClock) -> None:
+    async with serving(fsync_policy=FsyncPolicy("every_n", 1)) as daemon:
+        peer = await daemon.client()
+        await trio.sleep(1)
+        daemon.runner.hold()
+        assert await peer.publish("demo", b"a") == []
+        await wait_all_tasks_blocked()
+        assert daemon.runner.calls == 1
+        await peer.send(encoder.publish(1, 1, b"demo", b"b"))
+        await wait_all_tasks_blocked()
+        assert daemon.runner.calls == 2
+        daemon.runner.release()
+
+
+@pytest.mark.parametrize("written", [0, 40])
+async def test_without_room_publishes_fail_under_none_too_and_succeed_when_there_is(
+    autojump_clock: MockClock, written: int
+) -> None:
+    async with serving(fsync_policy=FsyncPolicy("none")) as daemon:
+        peer = await daemon.client()
+        daemon.disk.break_down("append", errno.ENOSPC, written=written)
+        (refused,) = await peer.publish("demo", b"a")
+        assert nack(refused) == NO_SPACE
+        daemon.disk.heal()
+        assert await peer.publish("demo", b"b") == []
+    assert await backlog(daemon.disk) == [b"b"]
 
 
 # Segments

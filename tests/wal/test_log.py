@@ -14,6 +14,7 @@ from tests.wal.logs import (
     CHECKPOINT,
     FIRST,
     LAST,
+    TIME_MS,
     all_wanted,
     append,
     begin,
@@ -241,6 +242,50 @@ def test_a_segment_that_cannot_be_removed_is_an_error_that_names_it(
     with pytest.raises(LogError, match=f"/log/{FIRST}: Permission denied"):
         log.roll(CHECKPOINT, 22, none_wanted)
     assert read(disk.after_kill()).facts == [CHECKPOINT]
+
+
+# Appending at once
+
+
+def test_what_is_appended_at_once_is_there_as_if_it_was_appended(
+    disk: MemoryDisk, log: Log
+) -> None:
+    assert log.append_at_once([run(21), Settled(7, 11, 11)], 22, TIME_MS)
+    append(log, run(22))
+    found = read(disk.after_kill())
+    assert found.facts == [CHECKPOINT, Settled(7, 11, 11)]
+    assert [record.first for record in found.runs] == [21, 22]
+
+
+@pytest.mark.parametrize("written", [0, 40])
+def test_a_write_at_once_that_fails_is_left_to_append_which_says_why(
+    disk: MemoryDisk, log: Log, written: int
+) -> None:
+    before = bytes(disk.files[FIRST])
+    disk.fail("append", errno.ENOSPC, written=written)
+    assert not log.append_at_once([run(21)], 22, TIME_MS)
+    with pytest.raises(NoRoom):
+        append(log, run(21))
+    assert disk.files[FIRST] == before
+    assert log.append_at_once([run(22)], 23, TIME_MS)
+    assert [record.first for record in read(disk.after_kill()).runs] == [22]
+
+
+def test_a_write_at_once_makes_no_other_call_than_the_write(disk: MemoryDisk, log: Log) -> None:
+    disk.fail("append", errno.EIO, written=40)
+    calls = len(disk.operations)
+    assert not log.append_at_once([run(21)], 22, TIME_MS)
+    assert [operation.call for operation in disk.operations[calls:]] == ["append"]
+
+
+def test_what_a_failed_write_at_once_left_is_cut_off_when_the_log_is_closed(
+    disk: MemoryDisk, log: Log
+) -> None:
+    before = bytes(disk.files[FIRST])
+    disk.fail("append", errno.ENOSPC, written=40)
+    assert not log.append_at_once([run(21)], 22, TIME_MS)
+    log.close()
+    assert disk.files[FIRST] == before
 
 
 # Rolling
