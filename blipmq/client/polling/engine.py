@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import attrs
 import trio
@@ -133,6 +133,7 @@ class FeedSource:
     prefetch: int
     steps: int = attrs.field(default=1, init=False)
     dropped: int = attrs.field(default=0, init=False)
+    ready: Iterator[Message] = attrs.field(factory=lambda: iter(()), init=False)
     _feed: Feed | None = attrs.field(default=None, init=False)
 
     async def open(self) -> None:
