@@ -19,6 +19,8 @@ class Outbox:
     """
 
     _limit_bytes: int = LIMIT_BYTES
+    told: bool = attrs.field(default=False, init=False)
+    """Whether something without an answer was put here since the last request."""
     _frames: list[bytes] = attrs.field(factory=list, init=False)
     _waiting_bytes: int = attrs.field(default=0, init=False)
     _filled: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -44,6 +46,15 @@ class Outbox:
         self._frames.append(frames)
         self._waiting_bytes += len(frames)
 
+    def tell(self, head: bytes, body: bytes) -> None:
+        """As `put`, of one frame that has no answer, in two parts."""
+        frames = self._frames
+        if not frames:
+            self._filled.set()
+        frames += (head, body)
+        self._waiting_bytes += len(head) + len(body)
+        self.told = True
+
     def nudge(self) -> None:
         """Lets `filled` return, for something else to send."""
         self._filled.set()
@@ -52,9 +63,9 @@ class Outbox:
         """Waits until there is something to take, or `nudge` was called since the last `drain`."""
         await self._filled.wait()
 
-    def drain(self) -> bytes:
-        """Everything that waits, in order."""
-        taken = b"".join(self._frames)
+    def drain(self, ahead: bytes = b"") -> bytes:
+        """Everything that waits, in order; first what is to go `ahead` of it."""
+        taken = b"".join((ahead, *self._frames) if ahead else self._frames)
         self._frames.clear()
         self._waiting_bytes = 0
         if self._filled.is_set():

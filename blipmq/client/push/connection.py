@@ -11,7 +11,7 @@ import trio
 
 from blipmq.client.push.attachment import Attaching, Attachment
 from blipmq.client.push.lease import ACK_WAIT_MS, Lease
-from blipmq.client.reply import Reply
+from blipmq.client.reply import Expected, Reply
 from blipmq.client.splitter import Splitter
 from blipmq.client.wire import FIRST_ID, RECEIVE_BYTES, Wire, parse_nack
 from blipmq.errors import ClientError, ConnectionLost, FramingError, Refused
@@ -76,11 +76,13 @@ class PushConnection(Wire):
     @property
     def in_doubt(self) -> bool:
         """Whether something that has no answer may not have arrived."""
-        return bool(self._to_settle) or self._answered_id < self._told_id
+        return bool(self._to_settle) or self.outbox.told or self._answered_id < self._told_id
 
-    def telling(self) -> None:
-        """Something without an answer has just been put into the outbox."""
-        self._told_id = self._next_id
+    def ask(self, frames: Callable[[int], bytes], expected: Expected) -> int:
+        id_ = super().ask(frames, expected)
+        if self.outbox.told:
+            self._told_id, self.outbox.told = id_, False
+        return id_
 
     def attach(self, attachment: Attachment) -> None:
         self.ask(attachment.request, Attaching(attachment, self))
@@ -100,7 +102,7 @@ class PushConnection(Wire):
         """Ends an attachment, behind all that was settled of it."""
         if self._ended is None:
             self.outbox.put(lease.take_rows())
-            self.telling()
+            self.outbox.told = True
             self.ask(lambda id_: encoder.detach(id_, lease.id), Unheard())
         self._leases.pop(lease.id, None)
         lease.end()
@@ -166,7 +168,7 @@ class PushConnection(Wire):
             await self.outbox.filled()
             if self._to_settle:  # which goes ahead of all that waits
                 self._told_id = max(self._told_id, self._sent_id)
-            frames = self._settlements() + self.outbox.drain()
+            frames = self.outbox.drain(self._settlements())
             self._sent_id = self._next_id
             self._sent_at = trio.current_time()
             if frames:

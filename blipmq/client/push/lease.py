@@ -20,7 +20,7 @@ ROWS_MAX: Final = 4096
 """In one SETTLE."""
 ACK_WAIT_MS: Final = 30_000
 """What a broker waits, unless the subscription or its INFO says something else."""
-STEPS: Final = 64
+STEPS: Final = 256
 """So many quick calls are made between two trips through the scheduler."""
 
 

@@ -69,8 +69,6 @@ class Link:
     """Whether `check` raises."""
     _in_doubt: bool = attrs.field(default=False, init=False)
     """Whether something without an answer was on its way when the last connection was lost."""
-    _told: bool = attrs.field(default=False, init=False)
-    """Whether something without an answer waits for a connection."""
     _running: trio.CancelScope = attrs.field(
         factory=lambda: trio.CancelScope(shield=True), init=False
     )
@@ -107,11 +105,7 @@ class Link:
 
     def tell(self, frame: bytes) -> None:
         """Sends what has no answer."""
-        self.outbox.put(frame)
-        if self._connection is not None and not self.down:
-            self._connection.telling()
-        else:
-            self._told = True
+        self.outbox.tell(frame, b"")
 
     def publisher(self, topic: str, qos: int, window: int, window_bytes: int) -> PushPublisher:
         return PushPublisher(self, topic, qos, window, window_bytes)
@@ -260,9 +254,8 @@ class Link:
             connection.outbox.put(resent)
         if self.outbox.waiting:
             connection.outbox.put(self.outbox.drain())
-        if self._told:
-            connection.telling()
-            self._told = False
+        if self.outbox.told:
+            connection.outbox.told = True
         self._connection, backlog, self.outbox = connection, self.outbox, connection.outbox
         backlog.wake()
         self.states.become(State.CONNECTED)
@@ -322,7 +315,7 @@ class Link:
         """Whether something that was sent may not have reached a broker."""
         connection = self._connection
         lost = self._in_doubt if connection is None else connection.in_doubt
-        return lost or self._told or bool(self.unconfirmed)
+        return lost or self.outbox.told or bool(self.unconfirmed)
 
     def stop(self) -> None:
         """Ends it for good: everyone who waits or comes later gets `ClientClosed`."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
 import trio
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from blipmq.client.outgoing import Body, check_size, checked_body, properties_of, with_message_id
-from blipmq.client.publisher import Publisher
+from blipmq.client.outgoing import (
+    Body,
+    ManyOptions,
+    PublishOptions,
+    check_size,
+    checked_body,
+    properties_of,
+    with_message_id,
+)
+from blipmq.client.publisher import Publisher, window_full
 from blipmq.client.push.connection import QOS0_ID
 from blipmq.client.push.lease import STEPS
 from blipmq.client.reply import again
@@ -38,6 +46,8 @@ class PushPublisher(Publisher):
         self._under_way = 0
         self._under_way_bytes = 0
         self._steps = 0
+        self._qos0_size = -1
+        self._qos0_head = b""
         self._settled = trio.lowlevel.ParkingLot()
         from_topic = U16.pack(len(self._topic)) + self._topic
         # All of a frame without other properties before its body, in one go.
@@ -52,94 +62,97 @@ class PushPublisher(Publisher):
             self._pack = Struct(f">IBQ{len(self._head)}s").pack
             self._fixed = LENGTH_MIN + len(self._head)
 
-    async def send(
-        self,
-        body: Body,
-        *,
-        ttl: float | None = None,
-        delay: float | None = None,
-        message_id: bytes | None = None,
-        key: bytes | None = None,
-        reply_to: str | None = None,
-        content_type: str | None = None,
-        trace_context: str | None = None,
-        headers: Mapping[str, bytes] | None = None,
-        timestamp: float | None = None,
-    ) -> None:
-        properties: MessageProperties | None = None
-        if (
-            ttl is not None
-            or delay is not None
-            or message_id is not None
-            or key is not None
-            or reply_to is not None
-            or content_type is not None
-            or trace_context is not None
-            or headers is not None
-            or timestamp is not None
-        ):
-            properties = properties_of(
-                ttl=ttl,
-                delay=delay,
-                message_id=message_id,
-                key=key,
-                reply_to=reply_to,
-                content_type=content_type,
-                trace_context=trace_context,
-                headers=headers,
-                timestamp=timestamp,
-                qos=self.qos,
-            )
-        if type(body) is not bytes:
-            body = checked_body(body)
-        if len(body) > _SMALL_BYTES:
-            check_size(len(body), self._topic, self._head)
-        await checkpoint_if_cancelled()
-        link = self._link
-        if self._closed:
-            self._check_open()
-        if link.unusable:
-            link.check()
-        if not self.qos:
-            await self._send_qos0(body, properties)
+    async def send(self, body: Body, **options: Unpack[PublishOptions]) -> None:
+        if type(body) is not bytes or options or len(body) > _SMALL_BYTES:
+            body, properties = self._checked(body, options)
         else:
-            if not (self._under_way < self.window and self._under_way_bytes < self._window_bytes):
-                await link.until(self._has_room, self._settled.park)
-            unconfirmed = link.unconfirmed
-            id_ = unconfirmed.next_id
-            if properties is None:
-                frame = self._pack(self._fixed + len(body), MESSAGE, id_, self._head, id_) + body
-            else:
-                frame = self._frame(id_, body, properties)
-            unconfirmed.add(self, frame)
-            link.outbox.put(frame)
-            self._under_way += 1
-            self._under_way_bytes += len(frame)
-        self._sent += 1
-        self._steps += 1
+            properties = None
+        await checkpoint_if_cancelled()
+        if self._closed or self._link.unusable:
+            self._check()
+        if not self._has_room():
+            await self._room()
+        self._put(body, properties)
         if self._steps >= STEPS:
             self._steps = 0
             await cancel_shielded_checkpoint()
 
-    def _frame(self, id_: int, body: bytes, properties: MessageProperties) -> bytes:
-        encoded_ = with_message_id(properties, self._link.prefix + U64.pack(id_))
-        check_size(len(body), self._topic, encoded_)
-        return encoder.message(id_, 1, self._topic, encoded_, body)
+    def send_nowait(self, body: Body, **options: Unpack[PublishOptions]) -> None:
+        body, properties = self._checked(body, options)
+        self._check()
+        if not self._has_room():
+            raise window_full()
+        self._put(body, properties)
 
-    async def _send_qos0(self, body: bytes, properties: MessageProperties | None) -> None:
-        link = self._link
-        if link.outbox.full:
-            await link.room()
-        if properties is None:
-            frame = self._pack(self._fixed + len(body), PUBLISH, QOS0_ID, self._head) + body
-        else:
-            encoded_ = encode_message_properties(properties)
-            check_size(len(body), self._topic, encoded_)
-            frame = encoder.message(QOS0_ID, 0, self._topic, encoded_, body)
-        link.tell(frame)
+    async def send_many(self, bodies: Iterable[Body], **options: Unpack[ManyOptions]) -> None:
+        _, properties = self._checked(b"", options)
+        await checkpoint_if_cancelled()
+        self._check()
+        for body in bodies:
+            if type(body) is not bytes or len(body) > _SMALL_BYTES:
+                body, _ = self._checked(body, options)
+            while not self._has_room():
+                await self._room()
+                self._check()
+            self._put(body, properties)
+            if self._steps >= STEPS:
+                self._steps = 0
+                await checkpoint()
+                self._check()
+
+    def _checked(
+        self, body: Body, options: PublishOptions | ManyOptions
+    ) -> tuple[bytes, MessageProperties | None]:
+        """Raises for what is not to be sent."""
+        properties = properties_of(qos=self.qos, **options) if options else None
+        data = checked_body(body)
+        if len(data) > _SMALL_BYTES:
+            check_size(len(data), self._topic, self._encoded(0, properties))
+        return data, properties
+
+    def _encoded(self, id_: int, properties: MessageProperties | None) -> bytes:
+        if self.qos:
+            return with_message_id(properties, self._link.prefix + U64.pack(id_))
+        return b"" if properties is None else encode_message_properties(properties)
+
+    def _check(self) -> None:
+        self._check_open()
+        self._link.check()
 
     def _has_room(self) -> bool:
-        return self._under_way < self.window and self._under_way_bytes < self._window_bytes
+        if self.qos:
+            return self._under_way < self.window and self._under_way_bytes < self._window_bytes
+        return not self._link.outbox.full
+
+    async def _room(self) -> None:
+        if self.qos:
+            await self._link.until(self._has_room, self._settled.park)
+        else:
+            await self._link.room()
+
+    def _put(self, body: bytes, properties: MessageProperties | None) -> None:
+        """Sends a message for which there is room."""
+        link, size = self._link, len(body)
+        if self.qos:
+            id_ = link.unconfirmed.next_id
+            if properties is None:
+                frame = self._pack(self._fixed + size, MESSAGE, id_, self._head, id_) + body
+            else:
+                frame = encoder.message(id_, 1, self._topic, self._encoded(id_, properties), body)
+            link.unconfirmed.add(self, frame)
+            link.outbox.put(frame)
+            self._under_way += 1
+            self._under_way_bytes += len(frame)
+        elif properties is None:
+            if size != self._qos0_size:
+                self._qos0_size = size
+                self._qos0_head = self._pack(self._fixed + size, PUBLISH, QOS0_ID, self._head)
+            link.outbox.tell(self._qos0_head, body)
+        else:
+            encoded_ = self._encoded(0, properties)
+            link.outbox.tell(encoder.message(QOS0_ID, 0, self._topic, encoded_, body), b"")
+        self._sent += 1
+        self._steps += 1
 
     async def _flushed(self) -> None:
         while self._under_way:
