@@ -165,7 +165,8 @@ class PushPublisher(Publisher):
     def confirmed(self, count: int, size: int) -> None:
         self._under_way -= count
         self._under_way_bytes -= size
-        if self._settled:
+        # Who waits goes on with a good part of the window, rather than with what one commit leaves.
+        if self._settled and self._under_way * 4 <= self.window * 3:
             self._settled.unpark_all()
 
     def refused(self, number: int, size: int, error: Refused) -> None:
