@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -19,6 +20,10 @@ class Outbox:
     """
 
     _limit_bytes: int = LIMIT_BYTES
+    shortcut: Callable[[bytes], int] | None = attrs.field(default=None, init=False)
+    """Sends of a frame what can be sent without waiting; there while nobody else is sending."""
+    spent: bool = attrs.field(default=False, init=False)
+    """Whether it was used since other tasks have run. What comes then is better sent together."""
     told: bool = attrs.field(default=False, init=False)
     """Whether something without an answer was put here since the last request."""
     _frames: list[bytes] = attrs.field(factory=list, init=False)
@@ -45,6 +50,19 @@ class Outbox:
             self._filled.set()
         self._frames.append(frames)
         self._waiting_bytes += len(frames)
+
+    def send(self, frame: bytes) -> bool:
+        """As `put`, of one frame; it is sent at once if nothing else waits to be.
+
+        Returns whether all of it was.
+        """
+        if self.shortcut is not None and not self.spent and not self._frames:
+            self.spent = True
+            frame = frame[self.shortcut(frame) :]
+            if not frame:
+                return True
+        self.put(frame)
+        return False
 
     def tell(self, head: bytes, body: bytes) -> None:
         """As `put`, of one frame that has no answer, in two parts."""

@@ -13,7 +13,7 @@ from blipmq.client.push.attachment import Attaching, Attachment
 from blipmq.client.push.lease import ACK_WAIT_MS, Lease
 from blipmq.client.reply import Expected, Reply
 from blipmq.client.splitter import Splitter
-from blipmq.client.wire import FIRST_ID, RECEIVE_BYTES, Wire, parse_nack
+from blipmq.client.wire import FIRST_ID, Wire, parse_nack
 from blipmq.errors import ClientError, ConnectionLost, FramingError, Refused
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import (
@@ -164,15 +164,22 @@ class PushConnection(Wire):
         raise ConnectionLost(f"the broker at {self.name} is shutting down")
 
     async def _write(self) -> None:
+        outbox = self.outbox
         while True:
-            await self.outbox.filled()
+            outbox.shortcut, outbox.spent = self._send_now, False
+            await outbox.filled()
+            outbox.shortcut = None
             if self._to_settle:  # which goes ahead of all that waits
                 self._told_id = max(self._told_id, self._sent_id)
             frames = self.outbox.drain(self._settlements())
             self._sent_id = self._next_id
             self._sent_at = trio.current_time()
             if frames:
-                await self._stream.send_all(frames)
+                await self._line.send(frames)
+
+    def _send_now(self, frame: bytes) -> int:
+        self._sent_at = trio.current_time()
+        return self._line.send_now(frame)
 
     def _settlements(self) -> bytes:
         if not self._to_settle:
@@ -225,12 +232,13 @@ class PushConnection(Wire):
 
     async def _read(self) -> None:
         splitter = Splitter(self.types)
-        data = self.rest or bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        data = self.rest or await self._line.receive()
         while data:
             for frame in splitter.split(data):
                 self.take(frame)
             await self._relieve()
-            data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+            data = await self._line.receive()
+            self.outbox.spent = False
             self._received_at = trio.current_time()
 
     async def _relieve(self) -> None:

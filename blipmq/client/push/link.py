@@ -84,8 +84,11 @@ class Link:
         if not qos:
             frame = qos0_frame(topic_bytes, data, properties)
             await self.room()
-            self.tell(frame)
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            outbox = self.outbox
+            outbox.told = True
+            if not outbox.send(frame):  # else the next one, at the latest, lets others run
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                outbox.spent = False
             return
         await self.room()
         confirm = Confirm(self)
@@ -101,7 +104,7 @@ class Link:
         check_size(len(body), topic, encoded_)
         frame = encoder.message(id_, 1, topic, encoded_, body)
         self.unconfirmed.add(confirm, frame)
-        self.outbox.put(frame)
+        self.outbox.send(frame)
 
     def tell(self, frame: bytes) -> None:
         """Sends what has no answer."""
