@@ -22,13 +22,15 @@ from blipmq.protocol.properties import (
 Body = bytes | bytearray | memoryview
 
 
-class ManyOptions(TypedDict, total=False):
-    """What several messages may share. None is as if it were not given."""
+class PublishOptions(TypedDict, total=False):
+    """What a message may carry besides its topic and body. None is as if it were not given."""
 
     ttl: float | None
     """It is given up so many seconds after it was published; 0: never."""
     delay: float | None
     """It is published so many seconds from now; at QoS 1 only."""
+    message_id: bytes | None
+    """A second message of the topic with it, within the broker's dedup window, is dropped."""
     key: bytes | None
     """Messages of one key go to one member of a named subscription, in order."""
     reply_to: str | None
@@ -39,13 +41,6 @@ class ManyOptions(TypedDict, total=False):
     headers: Mapping[str, bytes] | None
     timestamp: float | None
     """Seconds since the epoch."""
-
-
-class PublishOptions(ManyOptions, total=False):
-    """What a message may carry besides its topic and body."""
-
-    message_id: bytes | None
-    """A second message of the topic with it, within the broker's dedup window, is dropped."""
 
 
 _FIXED_BYTES: Final = LENGTH_MIN + 5

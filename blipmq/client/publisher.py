@@ -9,7 +9,7 @@ from typing import Final, Self, Unpack
 
 import trio
 
-from blipmq.client.outgoing import Body, ManyOptions, PublishOptions
+from blipmq.client.outgoing import Body, PublishOptions
 from blipmq.errors import BlipMQError, ClientClosed, PublisherFailed, WindowFull
 
 FAILURES_MAX: Final = 1000
@@ -57,12 +57,14 @@ class Publisher(ABC):
         The message leaves when the calling task lets others run. Raises as `send` otherwise.
         """
 
-    async def send_many(self, bodies: Iterable[Body], **options: Unpack[ManyOptions]) -> None:
+    async def send_many(self, bodies: Iterable[Body], **options: Unpack[PublishOptions]) -> None:
         """Sends messages, in order, that share their options; quicker than `send` for each.
 
-        Waits for room whenever there is none. A checkpoint. Cancelled, or with an exception, it
-        has sent those that come first; `sent` has counted them. Raises as `send`.
+        They cannot share a `message_id`. Waits for room whenever there is none. A checkpoint.
+        Cancelled, or with an exception, it has sent those that come first; `sent` has counted
+        them. Raises as `send`.
         """
+        not_shared(options)
         for body in bodies:
             await self.send(body, **options)
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -111,6 +113,12 @@ class Publisher(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise ClientClosed("the publisher's `async with` block has ended")
+
+
+def not_shared(options: PublishOptions) -> None:
+    """Raises `ValueError` for what several messages cannot have in common."""
+    if options.get("message_id") is not None:
+        raise ValueError("several messages with one message id: all but one would be dropped")
 
 
 def window_full() -> WindowFull:

@@ -54,9 +54,10 @@ def messages(chunk: bytes, attachment: Attachment, lease: Lease) -> Iterator[Mes
         stride = LENGTH_BYTES + length
         following = at + stride
         body_at = head_end = at + TOPIC_AT + topic_bytes
-        if type_ == MESSAGE and head_end + U16.size <= following <= end:
-            head_end += U16.size
-            body_at = head_end + (chunk[head_end - 2] << 8 | chunk[head_end - 1])
+        if type_ == MESSAGE:
+            body_at = head_end = head_end + U16.size
+            if head_end <= following <= end:
+                body_at += chunk[head_end - 2] << 8 | chunk[head_end - 1]
         if type_ not in (PUBLISH, MESSAGE) or not head_end <= body_at <= following <= end:
             _malformed(lease, "a malformed inner frame")
             return

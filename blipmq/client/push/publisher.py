@@ -11,14 +11,13 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 
 from blipmq.client.outgoing import (
     Body,
-    ManyOptions,
     PublishOptions,
     check_size,
     checked_body,
     properties_of,
     with_message_id,
 )
-from blipmq.client.publisher import Publisher, window_full
+from blipmq.client.publisher import Publisher, not_shared, window_full
 from blipmq.client.push.connection import QOS0_ID
 from blipmq.client.push.lease import STEPS
 from blipmq.client.reply import again
@@ -84,7 +83,8 @@ class PushPublisher(Publisher):
             raise window_full()
         self._put(body, properties)
 
-    async def send_many(self, bodies: Iterable[Body], **options: Unpack[ManyOptions]) -> None:
+    async def send_many(self, bodies: Iterable[Body], **options: Unpack[PublishOptions]) -> None:
+        not_shared(options)
         _, properties = self._checked(b"", options)
         await checkpoint_if_cancelled()
         self._check()
@@ -101,7 +101,7 @@ class PushPublisher(Publisher):
                 self._check()
 
     def _checked(
-        self, body: Body, options: PublishOptions | ManyOptions
+        self, body: Body, options: PublishOptions
     ) -> tuple[bytes, MessageProperties | None]:
         """Raises for what is not to be sent."""
         properties = properties_of(qos=self.qos, **options) if options else None
