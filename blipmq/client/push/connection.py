@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 SETTLE_DELAY_S: Final = 0.002
 """Settlements wait so long for others, unless they are many or something else is sent."""
-QOS0_ID: Final = FIRST_ID - 1
-"""The correlation id of all publishes at QoS 0; those at QoS 1 count up from 1."""
 RELIEF_S: Final = 0.1
 """So long the connection is not read for a consumer that takes nothing."""
 

@@ -11,8 +11,9 @@ from blipmq.client.dial import Dialled
 from blipmq.client.outbox import Outbox
 from blipmq.client.outgoing import Body, check_size, checked_body, with_message_id
 from blipmq.client.push.attachment import PREFETCH, Attachment
-from blipmq.client.push.connection import QOS0_ID, PushConnection
+from blipmq.client.push.connection import PushConnection
 from blipmq.client.push.publisher import PushPublisher
+from blipmq.client.push.template import QOS0_ID
 from blipmq.client.push.unconfirmed import Unconfirmed
 from blipmq.client.refusals import Refusals
 from blipmq.client.reply import Reply, again

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from struct import Struct
+from collections.abc import Iterable, Sequence
+from struct import iter_unpack
 from typing import TYPE_CHECKING, Final, Unpack
 
 import trio
@@ -18,20 +18,22 @@ from blipmq.client.outgoing import (
     with_message_id,
 )
 from blipmq.client.publisher import Publisher, not_shared, window_full
-from blipmq.client.push.connection import QOS0_ID
 from blipmq.client.push.lease import STEPS
+from blipmq.client.push.template import QOS0_ID, Template, alike
 from blipmq.client.reply import again
 from blipmq.client.topic import encoded
 from blipmq.errors import ClientError, Refused
 from blipmq.protocol import encoder
-from blipmq.protocol.frames import LENGTH_MIN, MESSAGE, PUBLISH, U16, U64
-from blipmq.protocol.properties import MESSAGE_ID, MessageProperties, encode_message_properties
+from blipmq.protocol.frames import U64
+from blipmq.protocol.properties import MessageProperties, encode_message_properties
 
 if TYPE_CHECKING:
     from blipmq.client.push.link import Link
 
 _SMALL_BYTES: Final = 1024 * 1024
 """What no check of the size is needed for."""
+_TOGETHER_BYTES: Final = 256 * 1024
+"""So much is made into frames at once."""
 
 
 class PushPublisher(Publisher):
@@ -45,21 +47,8 @@ class PushPublisher(Publisher):
         self._under_way = 0
         self._under_way_bytes = 0
         self._steps = 0
-        self._qos0_size = -1
-        self._qos0_head = b""
         self._settled = trio.lowlevel.ParkingLot()
-        from_topic = U16.pack(len(self._topic)) + self._topic
-        # All of a frame without other properties before its body, in one go.
-        if qos:
-            message_id = bytes((MESSAGE_ID,)) + U16.pack(len(link.prefix) + U64.size) + link.prefix
-            size = len(message_id) + U64.size
-            self._head = b"\x01" + from_topic + U16.pack(size) + message_id
-            self._pack = Struct(f">IBQ{len(self._head)}sQ").pack
-            self._fixed = LENGTH_MIN + len(self._head) + U64.size
-        else:
-            self._head = b"\x00" + from_topic
-            self._pack = Struct(f">IBQ{len(self._head)}s").pack
-            self._fixed = LENGTH_MIN + len(self._head)
+        self._template = Template(self._topic, link.prefix if qos else None)
 
     async def send(self, body: Body, **options: Unpack[PublishOptions]) -> None:
         if type(body) is not bytes or options or len(body) > _SMALL_BYTES:
@@ -88,6 +77,9 @@ class PushPublisher(Publisher):
         _, properties = self._checked(b"", options)
         await checkpoint_if_cancelled()
         self._check()
+        if properties is None and isinstance(bodies, list | tuple) and alike(bodies):
+            await self._send_alike(tuple(bodies))
+            return
         for body in bodies:
             if type(body) is not bytes or len(body) > _SMALL_BYTES:
                 body, _ = self._checked(body, options)
@@ -99,6 +91,40 @@ class PushPublisher(Publisher):
                 self._steps = 0
                 await checkpoint()
                 self._check()
+
+    async def _send_alike(self, bodies: Sequence[bytes]) -> None:
+        stride = self._template.size + len(bodies[0])
+        check_size(len(bodies[0]), self._topic, self._encoded(0, None))
+        at = 0
+        while at < len(bodies):
+            while not self._has_room():
+                await self._room()
+                self._check()
+            count = min(STEPS, _TOGETHER_BYTES // stride)
+            if self.qos:
+                room = (self._window_bytes - self._under_way_bytes) // stride
+                count = min(count, self.window - self._under_way, room)
+            some = bodies[at : at + max(1, count)]
+            self._put_alike(some, stride)
+            at += len(some)
+            if self._steps >= STEPS:
+                self._steps = 0
+                await checkpoint()
+                self._check()
+
+    def _put_alike(self, bodies: Sequence[bytes], stride: int) -> None:
+        link = self._link
+        if self.qos:
+            data = self._template.frames(link.unconfirmed.next_id, bodies)
+            frames = [frame for (frame,) in iter_unpack(f"{stride}s", data)]
+            link.unconfirmed.add_all(self, frames)
+            link.outbox.put(bytes(data))
+            self._under_way += len(bodies)
+            self._under_way_bytes += len(data)
+        else:
+            link.outbox.tell(self._template.qos0_frames(bodies), b"")
+        self._sent += len(bodies)
+        self._steps += len(bodies)
 
     def _checked(
         self, body: Body, options: PublishOptions
@@ -132,11 +158,11 @@ class PushPublisher(Publisher):
 
     def _put(self, body: bytes, properties: MessageProperties | None) -> None:
         """Sends a message for which there is room."""
-        link, size = self._link, len(body)
+        link = self._link
         if self.qos:
             id_ = link.unconfirmed.next_id
             if properties is None:
-                frame = self._pack(self._fixed + size, MESSAGE, id_, self._head, id_) + body
+                frame = self._template.frame(id_, body)
             else:
                 frame = encoder.message(id_, 1, self._topic, self._encoded(id_, properties), body)
             link.unconfirmed.add(self, frame)
@@ -144,10 +170,7 @@ class PushPublisher(Publisher):
             self._under_way += 1
             self._under_way_bytes += len(frame)
         elif properties is None:
-            if size != self._qos0_size:
-                self._qos0_size = size
-                self._qos0_head = self._pack(self._fixed + size, PUBLISH, QOS0_ID, self._head)
-            link.outbox.tell(self._qos0_head, body)
+            link.outbox.tell(self._template.qos0_head(len(body)), body)
         else:
             encoded_ = self._encoded(0, properties)
             link.outbox.tell(encoder.message(QOS0_ID, 0, self._topic, encoded_, body), b"")

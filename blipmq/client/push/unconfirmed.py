@@ -108,6 +108,12 @@ class Unconfirmed:
             groups.append(Group(owner, id_, [frame], owner.sent))
         self.next_id = id_ + 1
 
+    def add_all(self, owner: Owner, frames: list[bytes]) -> None:
+        """As `add` for each; the owner's number is that of the first."""
+        self.add(owner, frames[0])
+        self._groups[-1].frames += frames[1:]
+        self.next_id += len(frames) - 1
+
     def confirm(self, id_: int) -> None:
         """All up to this number are committed, but for those that were refused."""
         groups = self._groups
