@@ -13,6 +13,7 @@ from __future__ import annotations
 from blipmq.client.batch import Batch
 from blipmq.client.client import Client, connect_stream, open_client
 from blipmq.client.message import Message
+from blipmq.client.outgoing import PublishOptions
 from blipmq.client.publisher import Publisher
 from blipmq.client.refusals import Refusals
 from blipmq.client.states import State
@@ -45,6 +46,7 @@ __all__ = [
     "Client",
     "Subscription",
     "Publisher",
+    "PublishOptions",
     "Message",
     "Batch",
     "State",

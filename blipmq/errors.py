@@ -122,7 +122,7 @@ class UnsupportedByBroker(ClientError):
 
 
 class WindowFull(ClientError):
-    """Not sent: the connection is down, and no more can be kept until it is back."""
+    """Not sent: the window is full, and the caller does not wait or the connection is down."""
 
 
 class PublisherFailed(ClientError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, overload
 
-import trio
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from blipmq.client.message import Message, begin, conclude, settle_now
+from blipmq.client.message import Message, Settlement, lease_of, settle_all
+from blipmq.errors import BlipMQError
 from blipmq.protocol.frames import Outcome
 
 
@@ -48,14 +49,9 @@ class Batch(Sequence[Message]):
         await cancel_shielded_checkpoint()
 
     async def __aenter__(self) -> Self:
-        """Keeps all of them alive from now on. Cancelled here, they are released."""
-        try:
-            await checkpoint_if_cancelled()
-        except trio.Cancelled:
-            self._conclude(Outcome.RELEASE)
-            raise
-        for message in self._messages:
-            begin(message)
+        """Keeps all of them alive from now on. Not a checkpoint; leaving the block is one."""
+        for lease in self._leases():
+            lease.batches.add(self)
         return self
 
     async def __aexit__(
@@ -64,19 +60,22 @@ class Batch(Sequence[Message]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for lease in self._leases():
+            lease.batches.discard(self)
         if type_ is None:
             await self._accept()
-            await trio.lowlevel.checkpoint()
-        elif issubclass(type_, Exception):
-            self._conclude(Outcome.RETRY)
-        else:
-            self._conclude(Outcome.RELEASE)
+            await checkpoint()
+            return
+        with suppress(BlipMQError):  # which would hide the exception
+            outcome = Outcome.RETRY if issubclass(type_, Exception) else Outcome.RELEASE
+            settle_all(self._messages, outcome)
+
+    def _leases(self) -> set[Settlement]:
+        return {lease_of(message) for message in self._messages if message.tag is not None}
 
     async def _accept(self) -> None:
-        for message in self._messages:
-            if not settle_now(message, Outcome.ACCEPT):
+        if any(lease.waits for lease in self._leases()):
+            for message in self._messages:
                 await message.accept()
-
-    def _conclude(self, outcome: Outcome) -> None:
-        for message in self._messages:
-            conclude(message, outcome)
+        else:
+            settle_all(self._messages, Outcome.ACCEPT)

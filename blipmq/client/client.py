@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, Unpack
 
 import attrs
 import trio
@@ -16,7 +16,7 @@ import trio
 from blipmq.client import dial, features, handshake, url
 from blipmq.client.inbox import Inbox
 from blipmq.client.message import REQUEST_HEADER, Message
-from blipmq.client.outgoing import Body, properties_of
+from blipmq.client.outgoing import Body, PublishOptions, properties_of
 from blipmq.client.polling.connection import Connection
 from blipmq.client.polling.engine import PollingEngine
 from blipmq.client.publisher import Publisher
@@ -83,20 +83,7 @@ class Client:
     _inbox: Inbox | None = attrs.field(default=None, init=False, repr=False)
 
     async def publish(
-        self,
-        topic: str,
-        body: Body,
-        *,
-        qos: int = 1,
-        ttl: float | None = None,
-        delay: float | None = None,
-        message_id: bytes | None = None,
-        key: bytes | None = None,
-        reply_to: str | None = None,
-        content_type: str | None = None,
-        trace_context: str | None = None,
-        headers: Mapping[str, bytes] | None = None,
-        timestamp: float | None = None,
+        self, topic: str, body: Body, *, qos: int = 1, **options: Unpack[PublishOptions]
     ) -> None:
         """Publishes a message.
 
@@ -105,11 +92,8 @@ class Client:
         at the same time share commits; a pipeline is `open_publisher`. At QoS 0 it
         returns when the message waits to be sent, in order; a NACK is counted in `refusals`.
 
-        `ttl` seconds after it was published it is given up (0: never), `delay` seconds after now
-        it is published. A second message with the same `message_id` within the broker's dedup
-        window is dropped; the client gives one to each message that has none, so that what it sends
-        again after a lost connection is published once. Messages of one `key` go to one
-        member of a named subscription, in order. `timestamp` is in seconds since the epoch.
+        For the options see `PublishOptions`. The client gives a `message_id` to each message that
+        has none, so that what it sends again after a lost connection is published once.
 
         Cancelled, a QoS 1 message may or may not be published; the frame is sent whole or not
         at all. When many bytes wait to be sent, it waits for room first, and cancelled there
@@ -117,21 +101,8 @@ class Client:
         a while. Raises `ValueError` for a topic, QoS or option that cannot be and
         `TooLarge` for a body that no broker takes, before anything is sent.
         """
-        encoded(topic)
-        qos = checked_qos(qos)
-        properties = properties_of(
-            ttl=ttl,
-            delay=delay,
-            message_id=message_id,
-            key=key,
-            reply_to=reply_to,
-            content_type=content_type,
-            trace_context=trace_context,
-            headers=headers,
-            timestamp=timestamp,
-            qos=qos,
-        )
-        await self._engine.publish(topic, body, qos, properties)
+        properties = properties_of(qos=checked_qos(qos), **options) if options else None
+        await self._engine.publish(topic, body, checked_qos(qos), properties)
 
     def open_publisher(
         self,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from blipmq.client.outgoing import Body, milliseconds, properties_of
@@ -28,19 +27,23 @@ class Settlement(Protocol):
 
     waits: bool
     """Whether `room` is to be awaited before anything is settled."""
+    steps: int
+    """So many settlements are made between two trips through the scheduler."""
+    calls: int
+    """How many were, since the last trip."""
+    working: set[Message]
+    """What somebody works on: it is kept alive until it is settled."""
+    batches: set[Iterable[Message]]
+    """As `working`."""
 
     async def room(self) -> None:
         """Waits until a settlement can be sent. Raises why none can be sent any more."""
 
-    def settle(self, tag: int, outcome: Outcome, delay_ms: int) -> None:
-        """Never waits. Raises `UnsupportedByBroker`, or `ClientClosed`."""
+    def settle(self, first: int, last: int, outcome: Outcome, delay_ms: int) -> None:
+        """All from the first tag to the last, each of which was handed over and not settled.
 
-    def work(self, tag: int) -> None:
-        """Somebody works on it: keep it alive until it is settled."""
-
-    def tired(self) -> bool:
-        """Whether the task that settles should let others run."""
-        ...
+        Never waits. Raises `UnsupportedByBroker`, or `ClientClosed`.
+        """
 
     async def respond(self, topic: str, body: Body, properties: MessageProperties | None) -> None:
         """Publishes a reply at QoS 0."""
@@ -91,6 +94,8 @@ class Message:
         """All properties that came with it; parsed when first asked for."""
         found = self._properties
         if isinstance(found, bytes):
+            if not found:
+                return NO_PROPERTIES
             try:
                 found = parse_message_properties(found, from_client=False)
             except BadRequest as error:
@@ -184,7 +189,7 @@ class Message:
         """
         await checkpoint_if_cancelled()
         if self.tag is not None and not self._settled:
-            self._lease.settle(self.tag, Outcome.EXTEND, 0)
+            self._lease.settle(self.tag, self.tag, Outcome.EXTEND, 0)
         await cancel_shielded_checkpoint()
 
     async def reply(
@@ -209,14 +214,9 @@ class Message:
         await self._lease.respond(self.reply_to, body, properties)
 
     async def __aenter__(self) -> Self:
-        """Keeps it alive from now on. Cancelled here, it is released."""
-        try:
-            await checkpoint_if_cancelled()
-        except trio.Cancelled:
-            conclude(self, Outcome.RELEASE)
-            raise
-        if self.tag is not None and not self._settled:
-            self._lease.work(self.tag)
+        """Keeps it alive from now on. Not a checkpoint; leaving the block is one."""
+        if self.tag is not None:
+            self._lease.working.add(self)
         return self
 
     async def __aexit__(
@@ -226,47 +226,63 @@ class Message:
         traceback: TracebackType | None,
     ) -> None:
         """Settles it, if the block has not: see the class. Then a checkpoint, if all was well."""
+        lease = self._lease
+        lease.working.discard(self)
         if type_ is not None:
             conclude(self, Outcome.RETRY if issubclass(type_, Exception) else Outcome.RELEASE)
             return
-        lease = self._lease
         if lease.waits:
             await self.accept()
             return
-        if self.tag is not None and not self._settled:
-            lease.settle(self.tag, Outcome.ACCEPT, 0)
+        tag = self.tag
+        if tag is not None and not self._settled:
+            lease.settle(tag, tag, Outcome.ACCEPT, 0)
             self._settled = True
         await checkpoint_if_cancelled()
-        if lease.tired():
+        lease.calls += 1
+        if lease.calls >= lease.steps:
+            lease.calls = 0
             await cancel_shielded_checkpoint()
 
     async def _settle(self, outcome: Outcome, delay_ms: int = 0) -> None:
         await checkpoint_if_cancelled()
-        lease = self._lease
-        if self.tag is not None and not self._settled:
+        lease, tag = self._lease, self.tag
+        if tag is not None and not self._settled:
             if lease.waits:
                 await lease.room()
             if not self._settled:
-                lease.settle(self.tag, outcome, delay_ms)
+                lease.settle(tag, tag, outcome, delay_ms)
                 self._settled = True
-        if lease.tired():
+        lease.calls += 1
+        if lease.calls >= lease.steps:
+            lease.calls = 0
             await cancel_shielded_checkpoint()
 
 
-def begin(message: Message) -> None:
-    """Keeps a message alive until it is settled."""
-    if message.tag is not None and not message._settled:
-        message._lease.work(message.tag)
+def settle_all(messages: Sequence[Message], outcome: Outcome) -> None:
+    """Settles those that are not, neighbours together. Never waits. Raises as `accept`."""
+    lease: Settlement | None = None
+    first = last = start = 0
+    for at, message in enumerate(messages):
+        tag = message.tag
+        if tag is None or message._settled:
+            continue
+        if tag == last + 1 and message._lease is lease:
+            last = tag
+            continue
+        if lease is not None:
+            _settle_row(messages[start:at], lease, first, last, outcome)
+        lease, first, last, start = message._lease, tag, tag, at
+    if lease is not None:
+        _settle_row(messages[start:], lease, first, last, outcome)
 
 
-def settle_now(message: Message, outcome: Outcome) -> bool:
-    """Settles a message, unless it is; False when that may have to wait. Raises as `accept`."""
-    if message.tag is not None and not message._settled:
-        if message._lease.waits:
-            return False
-        message._lease.settle(message.tag, outcome, 0)
+def _settle_row(
+    messages: Sequence[Message], lease: Settlement, first: int, last: int, outcome: Outcome
+) -> None:
+    lease.settle(first, last, outcome, 0)
+    for message in messages:
         message._settled = True
-    return True
 
 
 def conclude(message: Message, outcome: Outcome) -> None:
@@ -274,7 +290,7 @@ def conclude(message: Message, outcome: Outcome) -> None:
     if message.tag is None or message._settled:
         return
     try:
-        message._lease.settle(message.tag, outcome, 0)
+        message._lease.settle(message.tag, message.tag, outcome, 0)
     except BlipMQError:
         return
     message._settled = True
@@ -282,6 +298,16 @@ def conclude(message: Message, outcome: Outcome) -> None:
 
 def lease_of(message: Message) -> Settlement:
     return message._lease
+
+
+def unsettled(messages: Iterable[Message], lease: Settlement) -> list[int]:
+    """The tags of those that this lease holds and that are not settled, in order."""
+    tags = {
+        message.tag
+        for message in messages
+        if message.tag is not None and message._lease is lease and not message._settled
+    }
+    return sorted(tags)
 
 
 def _delay_ms(delay: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -19,6 +20,12 @@ class Outbox:
     """
 
     _limit_bytes: int = LIMIT_BYTES
+    shortcut: Callable[[bytes], int] | None = attrs.field(default=None, init=False)
+    """Sends of a frame what can be sent without waiting; there while nobody else is sending."""
+    spent: bool = attrs.field(default=False, init=False)
+    """Whether it was used since other tasks have run. What comes then is better sent together."""
+    told: bool = attrs.field(default=False, init=False)
+    """Whether something without an answer was put here since the last request."""
     _frames: list[bytes] = attrs.field(factory=list, init=False)
     _waiting_bytes: int = attrs.field(default=0, init=False)
     _filled: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -44,6 +51,28 @@ class Outbox:
         self._frames.append(frames)
         self._waiting_bytes += len(frames)
 
+    def send(self, frame: bytes) -> bool:
+        """As `put`, of one frame; it is sent at once if nothing else waits to be.
+
+        Returns whether all of it was.
+        """
+        if self.shortcut is not None and not self.spent and not self._frames:
+            self.spent = True
+            frame = frame[self.shortcut(frame) :]
+            if not frame:
+                return True
+        self.put(frame)
+        return False
+
+    def tell(self, head: bytes, body: bytes) -> None:
+        """As `put`, of one frame that has no answer, in two parts."""
+        frames = self._frames
+        if not frames:
+            self._filled.set()
+        frames += (head, body)
+        self._waiting_bytes += len(head) + len(body)
+        self.told = True
+
     def nudge(self) -> None:
         """Lets `filled` return, for something else to send."""
         self._filled.set()
@@ -52,9 +81,9 @@ class Outbox:
         """Waits until there is something to take, or `nudge` was called since the last `drain`."""
         await self._filled.wait()
 
-    def drain(self) -> bytes:
-        """Everything that waits, in order."""
-        taken = b"".join(self._frames)
+    def drain(self, ahead: bytes = b"") -> bytes:
+        """Everything that waits, in order; first what is to go `ahead` of it."""
+        taken = b"".join((ahead, *self._frames) if ahead else self._frames)
         self._frames.clear()
         self._waiting_bytes = 0
         if self._filled.is_set():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypedDict
 
 import attrs
 
@@ -20,6 +20,28 @@ from blipmq.protocol.properties import (
 )
 
 Body = bytes | bytearray | memoryview
+
+
+class PublishOptions(TypedDict, total=False):
+    """What a message may carry besides its topic and body. None is as if it were not given."""
+
+    ttl: float | None
+    """It is given up so many seconds after it was published; 0: never."""
+    delay: float | None
+    """It is published so many seconds from now; at QoS 1 only."""
+    message_id: bytes | None
+    """A second message of the topic with it, within the broker's dedup window, is dropped."""
+    key: bytes | None
+    """Messages of one key go to one member of a named subscription, in order."""
+    reply_to: str | None
+    """The topic that an answer goes to."""
+    content_type: str | None
+    trace_context: str | None
+    """A W3C traceparent."""
+    headers: Mapping[str, bytes] | None
+    timestamp: float | None
+    """Seconds since the epoch."""
+
 
 _FIXED_BYTES: Final = LENGTH_MIN + 5
 _NOTHING: Final = (None,) * 8

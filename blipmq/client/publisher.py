@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, Unpack
 
 import trio
 
-from blipmq.client.outgoing import Body
-from blipmq.errors import BlipMQError, ClientClosed, PublisherFailed
+from blipmq.client.outgoing import Body, PublishOptions
+from blipmq.errors import BlipMQError, ClientClosed, PublisherFailed, WindowFull
 
 FAILURES_MAX: Final = 1000
 """So many errors are kept; the others are counted."""
@@ -40,21 +40,8 @@ class Publisher(ABC):
         return self._sent
 
     @abstractmethod
-    async def send(
-        self,
-        body: Body,
-        *,
-        ttl: float | None = None,
-        delay: float | None = None,
-        message_id: bytes | None = None,
-        key: bytes | None = None,
-        reply_to: str | None = None,
-        content_type: str | None = None,
-        trace_context: str | None = None,
-        headers: Mapping[str, bytes] | None = None,
-        timestamp: float | None = None,
-    ) -> None:
-        """Sends a message; waits only for room in the window. For the options see `publish`.
+    async def send(self, body: Body, **options: Unpack[PublishOptions]) -> None:
+        """Sends a message; waits only for room in the window.
 
         A checkpoint; while there is room, many messages are sent between two trips through
         the scheduler. Cancelled, it has sent nothing. Raises `WindowFull` when the window is full
@@ -62,6 +49,25 @@ class Publisher(ABC):
         `ValueError`, `TypeError` or `TooLarge` as `publish` does. What the broker refuses is raised
         by `flush`, and by leaving the block.
         """
+
+    @abstractmethod
+    def send_nowait(self, body: Body, **options: Unpack[PublishOptions]) -> None:
+        """Sends a message if the window has room for it, and raises `WindowFull` otherwise.
+
+        The message leaves when the calling task lets others run. Raises as `send` otherwise.
+        """
+
+    async def send_many(self, bodies: Iterable[Body], **options: Unpack[PublishOptions]) -> None:
+        """Sends messages, in order, that share their options; quicker than `send` for each.
+
+        They cannot share a `message_id`. Waits for room whenever there is none. A checkpoint.
+        Cancelled, or with an exception, it has sent those that come first; `sent` has counted
+        them. Raises as `send`.
+        """
+        not_shared(options)
+        for body in bodies:
+            await self.send(body, **options)
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def flush(self) -> None:
         """Waits until all that was sent is confirmed or refused.
@@ -107,3 +113,14 @@ class Publisher(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise ClientClosed("the publisher's `async with` block has ended")
+
+
+def not_shared(options: PublishOptions) -> None:
+    """Raises `ValueError` for what several messages cannot have in common."""
+    if options.get("message_id") is not None:
+        raise ValueError("several messages with one message id: all but one would be dropped")
+
+
+def window_full() -> WindowFull:
+    """For who does not wait."""
+    return WindowFull("the publisher's window is full")

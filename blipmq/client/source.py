@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -37,6 +38,11 @@ class Source(Protocol):
     """So many messages are received between two trips through the scheduler."""
     prefetch: int
     dropped: int
+
+    @property
+    def ready(self) -> Iterator[Message]:
+        """The first messages of those that wait; what `take` returns comes behind them."""
+        ...
 
     async def open(self) -> None:
         """Returns when messages published from now on will come. To be called once.

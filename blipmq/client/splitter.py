@@ -34,7 +34,7 @@ class Splitter:
         """What has come of a frame that is not whole yet."""
         return bytes(self._rest)
 
-    def split(self, data: bytes) -> Iterator[Frame]:
+    def split(self, data: bytes | bytearray) -> Iterator[Frame]:
         """The frames that `data` completes, in order.
 
         The iterator must be used up before the next call. Raises `FramingError` where the bytes
@@ -44,8 +44,8 @@ class Splitter:
             self._rest += data
             if len(self._rest) < self._needed:
                 return
-            data = bytes(self._rest)
-            self._rest = bytearray()
+            data, self._rest = self._rest, bytearray()
+        view = memoryview(data)
         at, end = 0, len(data)
         self._needed = LENGTH_BYTES
         while end - at >= LENGTH_BYTES:
@@ -58,7 +58,7 @@ class Splitter:
             _, type_, correlation_id = HEADER.unpack_from(data, at)
             if type_ not in self._types:
                 raise FramingError(f"a frame of unknown type 0x{type_:02x}")
-            yield Frame(type_, correlation_id, data[at + HEADER_BYTES : at + self._needed])
+            yield Frame(type_, correlation_id, bytes(view[at + HEADER_BYTES : at + self._needed]))
             at += self._needed
             self._needed = LENGTH_BYTES
-        self._rest += data[at:]
+        self._rest += view[at:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -80,9 +81,9 @@ class Subscription:
         await checkpoint_if_cancelled()
         if not self._open:
             raise _closed()
-        message = (self._take_back() if self._given_back else None) or self._source.take()
+        message = None if self._given_back else next(self._source.ready, None)
         if message is None:
-            message = await self._next()
+            message = self._take_back() or self._source.take() or await self._next()
         self._steps += 1
         if self._steps >= self._source.steps:
             self._steps = 0
@@ -130,6 +131,8 @@ class Subscription:
             if message is None:
                 return
             messages.append(message)
+            if not self._given_back:
+                messages.extend(islice(self._source.ready, most - len(messages)))
 
     def _take_back(self) -> Message | None:
         while self._given_back:

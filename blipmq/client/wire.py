@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 import trio
 
+from blipmq.client.line import Line
 from blipmq.client.outbox import Outbox
 from blipmq.client.refusals import Refusals
 from blipmq.client.reply import Expected, Reply, again
@@ -23,7 +24,6 @@ from blipmq.protocol.frames import ACK, TYPES, U16, U64, Frame
 
 FIRST_ID: Final = 2**63
 """Correlation ids of requests count up from here, and tags from 1: they never meet."""
-RECEIVE_BYTES: Final = 256 * 1024
 _GOODBYE_SECONDS: Final = 2.0
 
 
@@ -43,6 +43,7 @@ class Wire(ABC):
     outbox: Outbox = attrs.field(factory=Outbox)
     types: Mapping[int, str] = attrs.field(default=TYPES, init=False)
     """The frames that may come, with their names."""
+    _line: Line = attrs.field(init=False)
     _next_id: int = attrs.field(default=FIRST_ID, init=False)
     _expected: dict[int, Expected] = attrs.field(factory=dict, init=False)
     _ended: ClientError | None = attrs.field(default=None, init=False)
@@ -50,6 +51,9 @@ class Wire(ABC):
     _running: trio.CancelScope = attrs.field(
         factory=lambda: trio.CancelScope(shield=True), init=False
     )
+
+    def __attrs_post_init__(self) -> None:
+        self._line = Line(self._stream)
 
     # What the rest of the client asks of it.
 
@@ -147,15 +151,15 @@ class Wire(ABC):
 
     async def _write(self) -> None:
         while True:
-            await self._stream.send_all(await self.outbox.take())
+            await self._line.send(await self.outbox.take())
 
     async def _read(self) -> None:
         splitter = Splitter(self.types)
-        data = self.rest or bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        data = self.rest or await self._line.receive()
         while data:
             for frame in splitter.split(data):
                 self.take(frame)
-            data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+            data = await self._line.receive()
 
     # What comes in.
 

@@ -12,7 +12,14 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import blipmq
-from blipmq import Client, ClientClosed, Subscription, UnsupportedByBroker
+from blipmq import (
+    Client,
+    ClientClosed,
+    Subscription,
+    TooLarge,
+    UnsupportedByBroker,
+    WindowFull,
+)
 from blipmq.config import Config
 from blipmq.nursery import root
 from blipmq.testing import open_broker
@@ -322,3 +329,51 @@ async def test_a_client_of_version_1_is_lost_with_its_connection(
             await client.publish("demo", b"")
         await wait_all_tasks_blocked()
         assert client.state is blipmq.State.LOST
+
+
+async def test_send_many_sends_in_order(open_client: OpenClient) -> None:
+    bodies = [b"%d" % number for number in range(20)]
+    async with open_client() as client, client.subscribe("demo") as messages:
+        async with client.open_publisher("demo", window=3) as publisher:
+            await publisher.send_many(bytearray(body) for body in bodies)
+            await publisher.send_many(bodies)
+            assert publisher.sent == 40
+        assert await receive(messages, 40) == [*bodies, *bodies]
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_send_nowait_sends_what_fits(open_client: OpenClient, qos: int) -> None:
+    async with open_client() as client, client.subscribe("demo", qos=qos) as messages:
+        async with client.open_publisher("demo", qos=qos, window=3) as publisher:
+            for number in range(3):
+                publisher.send_nowait(b"%d" % number)
+            if qos:
+                with pytest.raises(WindowFull):
+                    publisher.send_nowait(b"more")
+            await publisher.flush()
+            publisher.send_nowait(b"3")
+        assert await receive(messages, 4) == [b"0", b"1", b"2", b"3"]
+
+
+async def test_after_the_block_of_a_publisher_nothing_is_sent(open_client: OpenClient) -> None:
+    async with open_client() as client:
+        async with client.open_publisher("demo") as publisher:
+            pass
+        with pytest.raises(ClientClosed):
+            publisher.send_nowait(b"late")
+        with pytest.raises(ClientClosed):
+            await publisher.send_many([b"late"])
+        assert publisher.sent == 0
+
+
+async def test_what_is_no_body_is_not_sent(open_client: OpenClient) -> None:
+    async with open_client() as client, client.open_publisher("demo") as publisher:
+        with pytest.raises(TypeError):
+            publisher.send_nowait("text")  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            await publisher.send_many([b"bytes", "text"])  # type: ignore[list-item]
+        with pytest.raises(TooLarge):
+            publisher.send_nowait(bytes(1 << 24))
+        with pytest.raises(ValueError, match="one message id"):
+            await publisher.send_many([b"a", b"b"], message_id=b"id")
+        assert publisher.sent == 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -13,10 +15,18 @@ from blipmq import (
     TooLarge,
     WindowFull,
 )
-from blipmq.protocol.frames import CONFIRM, MESSAGE, PUBLISH
+from blipmq.client.outgoing import Body
+from blipmq.client.push.lease import STEPS
+from blipmq.client.push.link import Link
+from blipmq.client.splitter import Splitter
+from blipmq.protocol.frames import CONFIRM, MESSAGE, PUBLISH, TYPES_V2
 from blipmq.protocol.properties import parse_message_properties
 from blipmq.testing import FaultyStream, open_broker
 from tests.client.tap import Tap
+
+BODIES_OF_ONE_SIZE: list[Body] = [b"%03d" % number for number in range(600)]
+BODIES_OF_ALL_SIZES: list[Body] = [bytes((size,)) * size for size in range(100)]
+MUTABLE_BODIES: list[Body] = [bytearray(b"one"), memoryview(b"another"), b"third"]
 
 
 async def fill(publisher: Publisher) -> None:
@@ -282,3 +292,141 @@ async def test_one_confirm_settles_many(autojump_clock: MockClock) -> None:
             for _ in range(1000):
                 await publisher.send(b"hello")
     assert 1 <= sum(received) < 50
+
+
+async def test_a_cancelled_send_many_has_sent_what_it_has_counted(mock_clock: MockClock) -> None:
+    link = Link("a broker", bytes(8), None, 60)
+    publisher = link.publisher("demo", 1, 3, 1 << 20)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.send_many, [b"hello"] * 10)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert publisher.sent == 3
+    assert len(list(Splitter(TYPES_V2).split(link.outbox.drain()))) == 3
+
+
+@pytest.mark.parametrize("bodies", [BODIES_OF_ONE_SIZE, BODIES_OF_ALL_SIZES, MUTABLE_BODIES])
+@pytest.mark.parametrize("window", [1, 3, 64, 4096])
+async def test_send_many_sends_each_once_in_order(
+    autojump_clock: MockClock, bodies: list[Body], window: int
+) -> None:
+    async with (
+        open_broker() as broker,
+        broker.client() as client,
+        client.subscribe("demo") as messages,
+    ):
+        async with client.open_publisher("demo", window=window) as publisher:
+            await publisher.send_many(bodies)
+            assert publisher.sent == len(bodies)
+        assert [(await messages.receive()).body for _ in bodies] == list(map(bytes, bodies))
+
+
+@pytest.mark.parametrize("bodies", [BODIES_OF_ONE_SIZE, BODIES_OF_ALL_SIZES])
+async def test_at_qos_0_too(autojump_clock: MockClock, bodies: list[Body]) -> None:
+    async with (
+        open_broker() as broker,
+        broker.client() as client,
+        client.subscribe("demo", qos=0) as messages,
+    ):
+        async with client.open_publisher("demo", qos=0) as publisher:
+            await publisher.send_many(bodies)
+        assert [(await messages.receive()).body for _ in bodies] == bodies
+
+
+async def test_of_send_many_no_more_is_under_way_than_the_window_of_bytes(
+    mock_clock: MockClock,
+) -> None:
+    link = Link("a broker", bytes(8), None, 60)
+    publisher = link.publisher("demo", 1, 100, 1000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.send_many, [bytes(200)] * 10)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert publisher.sent == 5  # as many as send would have sent
+    assert len(link.outbox.drain()) < 1000 + 300
+
+
+async def test_what_send_many_sent_before_the_connection_was_lost_is_sent_again(
+    autojump_clock: MockClock,
+) -> None:
+    faulty: list[FaultyStream] = []
+
+    def wrap(stream: trio.abc.Stream) -> trio.abc.Stream:
+        faulty.append(FaultyStream(stream))
+        return faulty[-1]
+
+    async with open_broker() as broker:
+        broker.wrap = wrap
+        async with (
+            broker.client() as client,
+            client.subscribe("demo", name="all", prefetch=1000) as messages,
+            client.open_publisher("demo") as publisher,
+        ):
+            faulty[0].silent = True
+            await publisher.send_many(BODIES_OF_ONE_SIZE)
+            await broker.hang_up()
+            await publisher.flush()
+            async with await messages.batch(1000, within=1) as batch:
+                assert [message.body for message in batch] == BODIES_OF_ONE_SIZE
+
+
+async def test_send_many_goes_on_when_there_is_room(autojump_clock: MockClock) -> None:
+    async with (
+        open_broker() as broker,
+        broker.client() as client,
+        client.subscribe("demo") as messages,
+    ):
+        async with client.open_publisher("demo", window=3) as publisher:
+            await publisher.send_many(b"%d" % number for number in range(100))
+        async with await messages.batch(100, within=1) as batch:
+            assert [message.body for message in batch] == [b"%d" % n for n in range(100)]
+
+
+async def test_send_many_lets_others_run(autojump_clock: MockClock) -> None:
+    async with open_broker() as broker, broker.client() as client:
+        async with client.open_publisher("demo", qos=0) as publisher, trio.open_nursery() as others:
+            counts: list[int] = []
+
+            async def watch() -> None:
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    counts.append(publisher.sent)
+
+            others.start_soon(watch)
+            await publisher.send_many([b"hello"] * 3000)
+            others.cancel_scope.cancel()
+        steps = [after - before for before, after in pairwise(counts)]
+        assert max(steps) <= 2 * STEPS  # tasks of one round run in any order
+        assert len(counts) >= 3000 // (2 * STEPS)
+
+
+async def test_messages_of_send_many_share_their_options(autojump_clock: MockClock) -> None:
+    async with (
+        open_broker() as broker,
+        broker.client() as client,
+        client.subscribe("demo") as messages,
+    ):
+        async with client.open_publisher("demo") as publisher:
+            await publisher.send_many([b"a", b"b"], key=b"same", headers={"h": b"1"})
+        found = [await messages.receive() for _ in range(2)]
+        assert [(each.body, each.key, each.headers) for each in found] == [
+            (b"a", b"same", {"h": b"1"}),
+            (b"b", b"same", {"h": b"1"}),
+        ]
+
+
+async def test_who_waited_goes_on_when_a_quarter_of_the_window_is_free(
+    mock_clock: MockClock,
+) -> None:
+    link = Link("a broker", bytes(8), None, 60)
+    publisher = link.publisher("demo", 1, 8, 1 << 20)
+    await publisher.send_many([b"hello"] * 8)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publisher.send, b"more")
+        await wait_all_tasks_blocked()
+        link.unconfirmed.confirm(1)
+        await wait_all_tasks_blocked()
+        assert publisher.sent == 8
+        link.unconfirmed.confirm(2)
+        await wait_all_tasks_blocked()
+        assert publisher.sent == 9

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from blipmq import ClientClosed, Subscription
-from blipmq.protocol.frames import SETTLE
+from blipmq.protocol.frames import SETTLE, SETTLE_ROW, Outcome
 from blipmq.testing import open_broker
 from tests.client.tap import Tap
 
@@ -130,6 +130,33 @@ async def test_what_is_worked_on_is_kept_alive(autojump_clock: MockClock) -> Non
             await trio.sleep(600)
         assert await nothing_more(messages)
         assert broker.stats.inflight == 0
+
+
+async def test_so_is_a_batch_but_for_what_of_it_is_settled(autojump_clock: MockClock) -> None:
+    async with open_broker() as broker:
+        tap = Tap()
+        broker.wrap = tap.around
+        async with (
+            broker.client() as client,
+            client.subscribe("demo", name="work", ack_wait=6) as messages,
+        ):
+            for number in range(4):
+                await client.publish("demo", b"%d" % number)
+            async with await messages.batch(4, within=1) as batch:
+                await batch[1].accept()
+                await trio.sleep(600)
+            assert await nothing_more(messages)
+            assert broker.stats.inflight == 0
+        first = batch[0].tag
+        assert first is not None
+        extended = {
+            (row[1] - first, row[2] - first)
+            for frame in tap.sent
+            if frame.type == SETTLE
+            for row in SETTLE_ROW.iter_unpack(frame.payload)
+            if row[0] == Outcome.EXTEND
+        }
+        assert extended == {(0, 0), (2, 3)}
 
 
 async def test_so_is_what_waits_behind_it(autojump_clock: MockClock) -> None:
@@ -333,3 +360,58 @@ async def test_an_empty_batch_cannot_be_asked_for(autojump_clock: MockClock, max
         messages = client.subscribe("demo")
         with pytest.raises(ValueError, match="expected 1 or more"):
             await messages.batch(max_)
+
+
+async def test_a_batch_is_settled_by_ranges_that_leave_out_what_was_settled_before(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_broker() as broker:
+        tap = Tap()
+        broker.wrap = tap.around
+        async with broker.client() as client, client.subscribe("demo") as messages:
+            for number in range(6):
+                await client.publish("demo", b"%d" % number)
+            async with await messages.batch(6, within=1) as batch:
+                await batch[2].reject()
+                await client.ping()
+            await client.ping()
+            assert broker.stats.inflight == 0
+        first = batch[0].tag
+        assert first is not None
+        rows = [
+            (Outcome(row[0]), row[1] - first, row[2] - first)
+            for frame in tap.sent
+            if frame.type == SETTLE
+            for row in SETTLE_ROW.iter_unpack(frame.payload)
+        ]
+        assert rows == [
+            (Outcome.REJECT, 2, 2),
+            (Outcome.ACCEPT, 0, 1),
+            (Outcome.ACCEPT, 3, 5),
+        ]
+
+
+async def test_a_batch_whose_connection_is_lost_counts_as_stale(autojump_clock: MockClock) -> None:
+    async with (
+        open_broker() as broker,
+        broker.client() as client,
+        client.subscribe("demo", name="work") as messages,
+    ):
+        for number in range(3):
+            await client.publish("demo", b"%d" % number)
+        async with await messages.batch(3, within=1) as batch:
+            await broker.hang_up()
+        assert client.refusals.stale == 3
+        again = await messages.batch(3, within=1)
+        assert [message.body for message in again] == [message.body for message in batch]
+
+
+async def test_a_batch_settled_after_the_client_raises_each_time(autojump_clock: MockClock) -> None:
+    async with open_broker() as broker:
+        async with broker.client() as client, client.subscribe("demo") as messages:
+            for number in range(3):
+                await client.publish("demo", b"%d" % number)
+            batch = await messages.batch(3, within=1)
+        for _ in range(2):
+            with pytest.raises(ClientClosed):
+                await batch.accept()

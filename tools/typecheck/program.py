@@ -47,6 +47,8 @@ async def pipeline(client: blipmq.Client) -> None:
     async with client.open_publisher("orders.eu", window=4096) as publisher:
         assert_type(publisher, blipmq.Publisher)
         await publisher.send(b"body", ttl=60, key=b"42", headers={"a": b"b"})
+        publisher.send_nowait(b"body", content_type="text/plain")
+        await publisher.send_many([b"a", bytearray(b"b")], key=b"42")
         await publisher.flush()
         assert_type(publisher.sent, int)
     reply = await client.request("prices.get", b"body", timeout=1)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator
+from typing import Unpack
 
 import attrs
 import trio
 
 from blipmq.client import features
 from blipmq.client.message import Message
-from blipmq.client.outgoing import Body, check_size, checked_body, properties_of
+from blipmq.client.outgoing import Body, PublishOptions, check_size, checked_body, properties_of
 from blipmq.client.polling.confirms import Confirm, Confirms
 from blipmq.client.polling.connection import Connection
 from blipmq.client.polling.feed import Feed
 from blipmq.client.polling.feeds import Feeds
-from blipmq.client.publisher import Publisher
+from blipmq.client.publisher import Publisher, window_full
 from blipmq.client.refusals import Refusals
 from blipmq.client.source import Source, Wanted
 from blipmq.client.states import State, States
@@ -114,13 +115,17 @@ class PollingEngine:
         self.states.become(State.CLOSED)
         self.connection.stop()
 
-    async def send(self, publisher: PollingPublisher, body: Body) -> Confirm | None:
+    async def send(self, topic: bytes, body: bytes, qos: int) -> Confirm | None:
         """Sends a publisher's message when there is room. Cancelled, it has sent nothing."""
-        topic, data = encoded(publisher.topic), checked_body(body)
-        check_size(len(data), topic)
-        await trio.lowlevel.checkpoint_if_cancelled()
         await self.connection.room()
-        return self._send(topic, data, publisher.qos)
+        return self._send(topic, body, qos)
+
+    def send_nowait(self, topic: bytes, body: bytes, qos: int) -> Confirm | None:
+        """Sends a publisher's message. Raises `WindowFull` when that would have to wait."""
+        self.connection.check()
+        if self.connection.outbox.full:
+            raise window_full()
+        return self._send(topic, body, qos)
 
 
 @attrs.define(eq=False)
@@ -133,6 +138,7 @@ class FeedSource:
     prefetch: int
     steps: int = attrs.field(default=1, init=False)
     dropped: int = attrs.field(default=0, init=False)
+    ready: Iterator[Message] = attrs.field(factory=lambda: iter(()), init=False)
     _feed: Feed | None = attrs.field(default=None, init=False)
 
     async def open(self) -> None:
@@ -162,50 +168,39 @@ class PollingPublisher(Publisher):
         self, engine: PollingEngine, topic: str, qos: int, window: int, window_bytes: int
     ) -> None:
         super().__init__(topic, qos, window)
-        encoded(topic)
+        self._topic = encoded(topic)
         self._engine = engine
         self._window_bytes = window_bytes
         self._under_way: deque[tuple[int, int, Confirm]] = deque()
         self._under_way_bytes = 0
 
-    async def send(
-        self,
-        body: Body,
-        *,
-        ttl: float | None = None,
-        delay: float | None = None,
-        message_id: bytes | None = None,
-        key: bytes | None = None,
-        reply_to: str | None = None,
-        content_type: str | None = None,
-        trace_context: str | None = None,
-        headers: Mapping[str, bytes] | None = None,
-        timestamp: float | None = None,
-    ) -> None:
-        features.check_properties(
-            properties_of(
-                ttl=ttl,
-                delay=delay,
-                message_id=message_id,
-                key=key,
-                reply_to=reply_to,
-                content_type=content_type,
-                trace_context=trace_context,
-                headers=headers,
-                timestamp=timestamp,
-                qos=self.qos,
-            )
-        )
-        self._check_open()
+    async def send(self, body: Body, **options: Unpack[PublishOptions]) -> None:
+        data = self._checked(body, options)
         await trio.lowlevel.checkpoint_if_cancelled()
         while self._full():
             await self._settle_oldest()
-        confirm = await self._engine.send(self, body)
-        if confirm is not None:
-            self._under_way.append((self._sent, len(body), confirm))
-            self._under_way_bytes += len(body)
-        self._sent += 1
+        self._sending(len(data), await self._engine.send(self._topic, data, self.qos))
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def send_nowait(self, body: Body, **options: Unpack[PublishOptions]) -> None:
+        data = self._checked(body, options)
+        if self._full():
+            raise window_full()
+        self._sending(len(data), self._engine.send_nowait(self._topic, data, self.qos))
+
+    def _checked(self, body: Body, options: PublishOptions) -> bytes:
+        if options:
+            features.check_properties(properties_of(qos=self.qos, **options))
+        self._check_open()
+        data = checked_body(body)
+        check_size(len(data), self._topic)
+        return data
+
+    def _sending(self, size: int, confirm: Confirm | None) -> None:
+        if confirm is not None:
+            self._under_way.append((self._sent, size, confirm))
+            self._under_way_bytes += size
+        self._sent += 1
 
     def _full(self) -> bool:
         if not self._under_way:

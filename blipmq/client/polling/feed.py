@@ -7,6 +7,7 @@ handle on it, `Subscription`, comes and goes.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import attrs
 import trio
@@ -38,6 +39,11 @@ class Feed:
     qos: int
     pace: Pace
     waits: bool = attrs.field(default=True, init=False)
+    steps: int = attrs.field(default=1, init=False)
+    calls: int = attrs.field(default=0, init=False)
+    working: set[Message] = attrs.field(factory=set, init=False)
+    """Version 1 cannot keep them alive."""
+    batches: set[Iterable[Message]] = attrs.field(factory=set, init=False)
     _waiting: OrderedDict[int, Message] = attrs.field(factory=OrderedDict, init=False)
     """By correlation id, oldest first: the delivery tag, or at QoS 0 that of the POLL."""
     _settled: set[int] = attrs.field(factory=set, init=False)
@@ -75,20 +81,15 @@ class Feed:
     async def room(self) -> None:
         await self.connection.room()
 
-    def settle(self, tag: int, outcome: Outcome, delay_ms: int) -> None:
+    def settle(self, first: int, last: int, outcome: Outcome, delay_ms: int) -> None:
         """Version 1 can only accept; what is not accepted comes again by itself."""
         if outcome is Outcome.ACCEPT:
-            self._accept(tag)
+            for tag in range(first, last + 1):
+                self._accept(tag)
         elif outcome is not Outcome.RETRY:
             raise not_on_1(outcome.name.lower())
         elif delay_ms:
             raise not_on_1(RETRY_DELAY)
-
-    def work(self, tag: int) -> None:
-        """Version 1 cannot keep it alive."""
-
-    def tired(self) -> bool:
-        return True
 
     async def respond(self, topic: str, body: Body, properties: MessageProperties | None) -> None:
         await trio.lowlevel.checkpoint()

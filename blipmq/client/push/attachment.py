@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from blipmq.client.message import Message, lease_of
+from blipmq.client.push.chunk import count, messages, tags
 from blipmq.client.push.lease import STEPS, Lease
 from blipmq.client.reply import again
 from blipmq.client.source import Wanted
-from blipmq.client.topic import decoded, encoded
+from blipmq.client.topic import encoded
 from blipmq.errors import BlipMQError, ClientError, FramingError, Refused, SubscriptionEnded
 from blipmq.protocol import encoder
-from blipmq.protocol.frames import (
-    ACK,
-    HEADER_BYTES,
-    LENGTH_BYTES,
-    MESSAGE,
-    PUBLISH,
-    U16,
-    U64,
-    Frame,
-)
+from blipmq.protocol.frames import ACK, U64, Frame
 from blipmq.protocol.properties import AttachProperties, Start, StartKind, encode_attach_properties
 
 if TYPE_CHECKING:
@@ -38,9 +29,6 @@ HIGH_WATER_BYTES: Final = 4 * 1024 * 1024
 """With so many bytes waiting at QoS 0, the connection is read only as fast as they are taken."""
 LIMIT_BYTES: Final = 64 * 1024 * 1024
 """With so many bytes waiting at QoS 0, the oldest are dropped."""
-
-_HEAD: Final = Struct(">IBQBH")
-_TAG_AT: Final = 5
 
 
 @attrs.define(eq=False)
@@ -59,14 +47,15 @@ class Attachment:
     stalled: bool = attrs.field(default=False, init=False)
     """Its consumer has taken nothing for a while, and is not waited for until it does again."""
     waiting_bytes: int = attrs.field(default=0, init=False)
+    ready: Iterator[Message] = attrs.field(factory=lambda: iter(()), init=False)
+    seen_tag: int = attrs.field(default=0, init=False)
+    """Of the message of QoS 1 that was handed over last."""
     _topic: bytes = attrs.field(init=False)
     _chunks: deque[bytes] = attrs.field(factory=deque, init=False)
     """Payloads of DELIVER frames that nobody has looked at."""
-    _current: Iterator[Message] = attrs.field(factory=lambda: iter(()), init=False)
     _current_chunk: bytes = attrs.field(default=b"", init=False)
     _current_from: int = attrs.field(default=0, init=False)
     """What `taken` was when the present chunk was begun."""
-    _seen_tag: int = attrs.field(default=0, init=False)
     _receivers: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _relieved: trio.Event = attrs.field(factory=trio.Event, init=False)
     _attached: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -98,17 +87,18 @@ class Attachment:
         self._receivers.unpark_all()
 
     def take(self) -> Message | None:
-        message = next(self._current, None)
-        if message is None:
-            message = self._from_next_chunk()
-            if message is None:
-                if self._error is not None:
-                    raise _copy(self._error)
-                return None
-        self.taken += 1
-        if message.tag is not None:
+        message = next(self.ready, None)
+        while message is None and self._chunks:
+            chunk = self._chunks.popleft()
+            self.waiting_bytes -= len(chunk)
+            self._relieved.set()
+            self.stalled = False
             assert self.lease is not None
-            self.lease.unsettled += 1
+            self.ready = messages(chunk, self, self.lease)
+            self._current_chunk, self._current_from = chunk, self.taken
+            message = next(self.ready, None)
+        if message is None and self._error is not None:
+            raise _copy(self._error)
         return message
 
     def alive(self, message: Message) -> bool:
@@ -116,57 +106,6 @@ class Attachment:
 
     async def arrival(self) -> None:
         await self._receivers.park()
-
-    def _from_next_chunk(self) -> Message | None:
-        while self._chunks:
-            chunk = self._chunks.popleft()
-            self.waiting_bytes -= len(chunk)
-            self._relieved.set()
-            self.stalled = False
-            assert self.lease is not None
-            self._current = self._messages(chunk, self.lease)
-            self._current_chunk, self._current_from = chunk, self.taken
-            message = next(self._current, None)
-            if message is not None:
-                return message
-        return None
-
-    def _messages(self, chunk: bytes, lease: Lease) -> Iterator[Message]:
-        """The messages of a DELIVER, each made when it is asked for."""
-        unpack_from = _HEAD.unpack_from
-        pattern, text, name = self.wanted.pattern, self.wanted.topic, b""
-        at, end = 0, len(chunk)
-        while at < end:
-            if end - at < _HEAD.size:
-                self._malformed("a cut off inner frame")
-                return
-            length, type_, tag, qos, topic_bytes = unpack_from(chunk, at)
-            body_at = at + _HEAD.size + topic_bytes
-            if pattern:
-                found = chunk[body_at - topic_bytes : body_at]
-                if found != name:
-                    name, text = found, decoded(found)
-            at += LENGTH_BYTES + length
-            if qos:
-                self._seen_tag = tag
-            if type_ == PUBLISH and body_at <= at <= end:
-                yield Message(chunk[body_at:at], text, qos, tag if qos else None, lease)
-            elif type_ == MESSAGE and body_at + U16.size <= at <= end:
-                start = body_at + U16.size
-                body_at = start + U16.unpack_from(chunk, body_at)[0]
-                if body_at > at:
-                    self._malformed("properties that are longer than their frame")
-                    return
-                properties = chunk[start:body_at]
-                body = chunk[body_at:at]
-                yield Message(body, text, qos, tag if qos else None, lease, properties)
-            else:
-                self._malformed("a malformed inner frame")
-                return
-
-    def _malformed(self, what: str) -> None:
-        if self.lease is not None:
-            self.lease.connection.fail(FramingError(what))
 
     # For the link and its connections.
 
@@ -187,8 +126,8 @@ class Attachment:
     def _start(self) -> Start | None:
         """Where to begin. A history that was read from its beginning is not read twice."""
         start = self.wanted.start
-        if self._seen_tag and start is not None and self.wanted.name is None:
-            return Start(StartKind.TAG, self._seen_tag + 1)
+        if self.seen_tag and start is not None and self.wanted.name is None:
+            return Start(StartKind.TAG, self.seen_tag + 1)
         return start
 
     def attached(self, connection: PushConnection, id_: int) -> None:
@@ -209,7 +148,7 @@ class Attachment:
         while self.waiting_bytes > LIMIT_BYTES and len(self._chunks) > 1:
             dropped = self._chunks.popleft()
             self.waiting_bytes -= len(dropped)
-            self.dropped += sum(1 for _ in _places(dropped))
+            self.dropped += count(dropped)
 
     @property
     def closed(self) -> bool:
@@ -229,10 +168,10 @@ class Attachment:
     def waiting_tags(self) -> list[int]:
         """Of the messages that nobody has taken."""
         begun = self.taken - self._current_from
-        tags = _tags(self._current_chunk)[begun:]
+        waiting = tags(self._current_chunk)[begun:]
         for chunk in self._chunks:
-            tags.extend(_tags(chunk))
-        return tags
+            waiting.extend(tags(chunk))
+        return waiting
 
     def lost(self) -> None:
         """The connection is lost. Messages of QoS 1 that wait are dropped: they come again."""
@@ -245,7 +184,7 @@ class Attachment:
         if self.wanted.qos:
             self._chunks.clear()
             self.waiting_bytes = 0
-            self._current, self._current_chunk = iter(()), b""
+            self.ready, self._current_chunk = iter(()), b""
 
     def failed(self, error: BlipMQError) -> None:
         """There will be nothing more."""
@@ -277,18 +216,6 @@ class Attaching:
 
     def lost(self, error: ClientError) -> None:
         """It is attached to the next connection."""
-
-
-def _places(chunk: bytes) -> Iterator[int]:
-    """Where the inner frames begin."""
-    at = 0
-    while at + HEADER_BYTES < len(chunk):
-        yield at
-        at += LENGTH_BYTES + int.from_bytes(chunk[at : at + LENGTH_BYTES], "big")
-
-
-def _tags(chunk: bytes) -> list[int]:
-    return [U64.unpack_from(chunk, at + _TAG_AT)[0] for at in _places(chunk)]
 
 
 def _copy(error: BlipMQError) -> BlipMQError:

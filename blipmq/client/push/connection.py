@@ -11,9 +11,9 @@ import trio
 
 from blipmq.client.push.attachment import Attaching, Attachment
 from blipmq.client.push.lease import ACK_WAIT_MS, Lease
-from blipmq.client.reply import Reply
+from blipmq.client.reply import Expected, Reply
 from blipmq.client.splitter import Splitter
-from blipmq.client.wire import FIRST_ID, RECEIVE_BYTES, Wire, parse_nack
+from blipmq.client.wire import FIRST_ID, Wire, parse_nack
 from blipmq.errors import ClientError, ConnectionLost, FramingError, Refused
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import (
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 SETTLE_DELAY_S: Final = 0.002
 """Settlements wait so long for others, unless they are many or something else is sent."""
-QOS0_ID: Final = FIRST_ID - 1
-"""The correlation id of all publishes at QoS 0; those at QoS 1 count up from 1."""
 RELIEF_S: Final = 0.1
 """So long the connection is not read for a consumer that takes nothing."""
 
@@ -76,11 +74,13 @@ class PushConnection(Wire):
     @property
     def in_doubt(self) -> bool:
         """Whether something that has no answer may not have arrived."""
-        return bool(self._to_settle) or self._answered_id < self._told_id
+        return bool(self._to_settle) or self.outbox.told or self._answered_id < self._told_id
 
-    def telling(self) -> None:
-        """Something without an answer has just been put into the outbox."""
-        self._told_id = self._next_id
+    def ask(self, frames: Callable[[int], bytes], expected: Expected) -> int:
+        id_ = super().ask(frames, expected)
+        if self.outbox.told:
+            self._told_id, self.outbox.told = id_, False
+        return id_
 
     def attach(self, attachment: Attachment) -> None:
         self.ask(attachment.request, Attaching(attachment, self))
@@ -100,7 +100,7 @@ class PushConnection(Wire):
         """Ends an attachment, behind all that was settled of it."""
         if self._ended is None:
             self.outbox.put(lease.take_rows())
-            self.telling()
+            self.outbox.told = True
             self.ask(lambda id_: encoder.detach(id_, lease.id), Unheard())
         self._leases.pop(lease.id, None)
         lease.end()
@@ -162,15 +162,22 @@ class PushConnection(Wire):
         raise ConnectionLost(f"the broker at {self.name} is shutting down")
 
     async def _write(self) -> None:
+        outbox = self.outbox
         while True:
-            await self.outbox.filled()
+            outbox.shortcut, outbox.spent = self._send_now, False
+            await outbox.filled()
+            outbox.shortcut = None
             if self._to_settle:  # which goes ahead of all that waits
                 self._told_id = max(self._told_id, self._sent_id)
-            frames = self._settlements() + self.outbox.drain()
+            frames = self.outbox.drain(self._settlements())
             self._sent_id = self._next_id
             self._sent_at = trio.current_time()
             if frames:
-                await self._stream.send_all(frames)
+                await self._line.send(frames)
+
+    def _send_now(self, frame: bytes) -> int:
+        self._sent_at = trio.current_time()
+        return self._line.send_now(frame)
 
     def _settlements(self) -> bytes:
         if not self._to_settle:
@@ -223,12 +230,13 @@ class PushConnection(Wire):
 
     async def _read(self) -> None:
         splitter = Splitter(self.types)
-        data = self.rest or bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        data = self.rest or await self._line.receive()
         while data:
             for frame in splitter.split(data):
                 self.take(frame)
             await self._relieve()
-            data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+            data = await self._line.receive()
+            self.outbox.spent = False
             self._received_at = trio.current_time()
 
     async def _relieve(self) -> None:

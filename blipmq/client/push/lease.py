@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from blipmq.client.message import Message, unsettled
 from blipmq.client.outgoing import Body
 from blipmq.client.wire import closed
 from blipmq.protocol import encoder
@@ -20,8 +23,13 @@ ROWS_MAX: Final = 4096
 """In one SETTLE."""
 ACK_WAIT_MS: Final = 30_000
 """What a broker waits, unless the subscription or its INFO says something else."""
-STEPS: Final = 64
+STEPS: Final = 256
 """So many quick calls are made between two trips through the scheduler."""
+
+
+def _no_row() -> list[int]:
+    """One that nothing is next to."""
+    return [-1, -2, -2, -1]
 
 
 @attrs.define(eq=False)
@@ -42,10 +50,14 @@ class Lease:
     """Whether settling means anything: the attachment and its connection are there."""
     unsettled: int = attrs.field(default=0, init=False)
     """Messages that were handed over and that nobody has settled."""
+    steps: int = attrs.field(default=STEPS, init=False)
+    calls: int = attrs.field(default=0, init=False)
+    working: set[Message] = attrs.field(factory=set, init=False)
+    batches: set[Iterable[Message]] = attrs.field(factory=set, init=False)
     _rows: list[list[int]] = attrs.field(factory=list, init=False)
+    _row: list[int] = attrs.field(factory=_no_row, init=False)
+    """The last of them."""
     _count: int = attrs.field(default=0, init=False)
-    _working: set[int] = attrs.field(factory=set, init=False)
-    _steps: int = attrs.field(default=0, init=False)
     _taken: int = attrs.field(default=0, init=False)
 
     @property
@@ -58,45 +70,31 @@ class Lease:
     async def room(self) -> None:
         """There is always room: the broker's prefetch bounds what can be settled."""
 
-    def settle(self, tag: int, outcome: Outcome, delay_ms: int) -> None:
+    def settle(self, first: int, last: int, outcome: Outcome, delay_ms: int) -> None:
+        count = last - first + 1
         if not self.live:
-            self._too_late()
+            self._too_late(count)
             return
         if outcome is not Outcome.EXTEND:
-            self.unsettled -= 1
-            if self._working:
-                self._working.discard(tag)
-        rows = self._rows
-        if rows:
-            last = rows[-1]
-            if last[2] + 1 == tag and last[0] == outcome and last[3] == delay_ms:
-                last[2] = tag
-            else:
-                rows.append([outcome, tag, tag, delay_ms])
+            self.unsettled -= count
+        row = self._row
+        if row[2] + 1 == first and row[0] is outcome and row[3] == delay_ms:
+            row[2] = last
         else:
-            rows.append([outcome, tag, tag, delay_ms])
-            self.connection.settling(self)
-        self._count += 1
-        if self._count == self.flush_at:
+            if not self._rows:
+                self.connection.settling(self)
+            self._row = [outcome, first, last, delay_ms]
+            self._rows.append(self._row)
+        self._count += count
+        if self._count >= self.flush_at > self._count - count:
             self.connection.outbox.nudge()
-        if self.connection.draining and not self.unsettled:
+        if not self.unsettled and self.connection.draining:
             self.connection.drained()
 
-    def _too_late(self) -> None:
+    def _too_late(self, count: int) -> None:
         if self.connection.link.closed:
             raise closed()
-        self.connection.refusals.stale += 1
-
-    def work(self, tag: int) -> None:
-        if self.live:
-            self._working.add(tag)
-
-    def tired(self) -> bool:
-        self._steps += 1
-        if self._steps < STEPS:
-            return False
-        self._steps = 0
-        return True
+        self.connection.refusals.stale += count
 
     async def respond(self, topic: str, body: Body, properties: MessageProperties | None) -> None:
         await self.connection.link.publish(topic, body, 0, properties)
@@ -105,14 +103,15 @@ class Lease:
 
     def take_rows(self) -> bytes:
         """All that waits, as frames."""
-        rows, self._rows, self._count = self._rows, [], 0
+        rows, self._rows, self._row, self._count = self._rows, [], _no_row(), 0
         return self._frames([(row[0], row[1], row[2], row[3]) for row in rows])
 
     def end(self) -> None:
         """From now on, settling does nothing."""
         self.live = False
-        self._rows.clear()
-        self._working.clear()
+        self._rows, self._row = [], _no_row()
+        self.working.clear()
+        self.batches.clear()
 
     def extensions(self) -> bytes:
         """A SETTLE that keeps alive what is worked on; empty if nothing is.
@@ -120,7 +119,7 @@ class Lease:
         And what waits here to be handed over, if its consumer has taken something since the last
         time, or still works on something.
         """
-        rows = _rows(Outcome.EXTEND, sorted(self._working))
+        rows = _rows(Outcome.EXTEND, unsettled(chain(self.working, *self.batches), self))
         busy = bool(rows) or self.attachment.taken != self._taken
         self._taken = self.attachment.taken
         if busy:

@@ -11,8 +11,9 @@ from blipmq.client.dial import Dialled
 from blipmq.client.outbox import Outbox
 from blipmq.client.outgoing import Body, check_size, checked_body, with_message_id
 from blipmq.client.push.attachment import PREFETCH, Attachment
-from blipmq.client.push.connection import QOS0_ID, PushConnection
+from blipmq.client.push.connection import PushConnection
 from blipmq.client.push.publisher import PushPublisher
+from blipmq.client.push.template import QOS0_ID
 from blipmq.client.push.unconfirmed import Unconfirmed
 from blipmq.client.refusals import Refusals
 from blipmq.client.reply import Reply, again
@@ -69,8 +70,6 @@ class Link:
     """Whether `check` raises."""
     _in_doubt: bool = attrs.field(default=False, init=False)
     """Whether something without an answer was on its way when the last connection was lost."""
-    _told: bool = attrs.field(default=False, init=False)
-    """Whether something without an answer waits for a connection."""
     _running: trio.CancelScope = attrs.field(
         factory=lambda: trio.CancelScope(shield=True), init=False
     )
@@ -86,8 +85,11 @@ class Link:
         if not qos:
             frame = qos0_frame(topic_bytes, data, properties)
             await self.room()
-            self.tell(frame)
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            outbox = self.outbox
+            outbox.told = True
+            if not outbox.send(frame):  # else the next one, at the latest, lets others run
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                outbox.spent = False
             return
         await self.room()
         confirm = Confirm(self)
@@ -103,15 +105,11 @@ class Link:
         check_size(len(body), topic, encoded_)
         frame = encoder.message(id_, 1, topic, encoded_, body)
         self.unconfirmed.add(confirm, frame)
-        self.outbox.put(frame)
+        self.outbox.send(frame)
 
     def tell(self, frame: bytes) -> None:
         """Sends what has no answer."""
-        self.outbox.put(frame)
-        if self._connection is not None and not self.down:
-            self._connection.telling()
-        else:
-            self._told = True
+        self.outbox.tell(frame, b"")
 
     def publisher(self, topic: str, qos: int, window: int, window_bytes: int) -> PushPublisher:
         return PushPublisher(self, topic, qos, window, window_bytes)
@@ -260,9 +258,8 @@ class Link:
             connection.outbox.put(resent)
         if self.outbox.waiting:
             connection.outbox.put(self.outbox.drain())
-        if self._told:
-            connection.telling()
-            self._told = False
+        if self.outbox.told:
+            connection.outbox.told = True
         self._connection, backlog, self.outbox = connection, self.outbox, connection.outbox
         backlog.wake()
         self.states.become(State.CONNECTED)
@@ -322,7 +319,7 @@ class Link:
         """Whether something that was sent may not have reached a broker."""
         connection = self._connection
         lost = self._in_doubt if connection is None else connection.in_doubt
-        return lost or self._told or bool(self.unconfirmed)
+        return lost or self.outbox.told or bool(self.unconfirmed)
 
     def stop(self) -> None:
         """Ends it for good: everyone who waits or comes later gets `ClientClosed`."""

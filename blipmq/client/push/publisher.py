@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from struct import Struct
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Sequence
+from struct import iter_unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 import trio
-from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from blipmq.client.outgoing import Body, check_size, checked_body, properties_of, with_message_id
-from blipmq.client.publisher import Publisher
-from blipmq.client.push.connection import QOS0_ID
+from blipmq.client.outgoing import (
+    Body,
+    PublishOptions,
+    check_size,
+    checked_body,
+    properties_of,
+    with_message_id,
+)
+from blipmq.client.publisher import Publisher, not_shared, window_full
 from blipmq.client.push.lease import STEPS
+from blipmq.client.push.template import QOS0_ID, Template, alike
 from blipmq.client.reply import again
 from blipmq.client.topic import encoded
 from blipmq.errors import ClientError, Refused
 from blipmq.protocol import encoder
-from blipmq.protocol.frames import LENGTH_MIN, MESSAGE, PUBLISH, U16, U64
-from blipmq.protocol.properties import MESSAGE_ID, MessageProperties, encode_message_properties
+from blipmq.protocol.frames import U64
+from blipmq.protocol.properties import MessageProperties, encode_message_properties
 
 if TYPE_CHECKING:
     from blipmq.client.push.link import Link
 
 _SMALL_BYTES: Final = 1024 * 1024
 """What no check of the size is needed for."""
+_TOGETHER_BYTES: Final = 256 * 1024
+"""So much is made into frames at once."""
 
 
 class PushPublisher(Publisher):
@@ -39,107 +48,134 @@ class PushPublisher(Publisher):
         self._under_way_bytes = 0
         self._steps = 0
         self._settled = trio.lowlevel.ParkingLot()
-        from_topic = U16.pack(len(self._topic)) + self._topic
-        # All of a frame without other properties before its body, in one go.
-        if qos:
-            message_id = bytes((MESSAGE_ID,)) + U16.pack(len(link.prefix) + U64.size) + link.prefix
-            size = len(message_id) + U64.size
-            self._head = b"\x01" + from_topic + U16.pack(size) + message_id
-            self._pack = Struct(f">IBQ{len(self._head)}sQ").pack
-            self._fixed = LENGTH_MIN + len(self._head) + U64.size
-        else:
-            self._head = b"\x00" + from_topic
-            self._pack = Struct(f">IBQ{len(self._head)}s").pack
-            self._fixed = LENGTH_MIN + len(self._head)
+        self._template = Template(self._topic, link.prefix if qos else None)
 
-    async def send(
-        self,
-        body: Body,
-        *,
-        ttl: float | None = None,
-        delay: float | None = None,
-        message_id: bytes | None = None,
-        key: bytes | None = None,
-        reply_to: str | None = None,
-        content_type: str | None = None,
-        trace_context: str | None = None,
-        headers: Mapping[str, bytes] | None = None,
-        timestamp: float | None = None,
-    ) -> None:
-        properties: MessageProperties | None = None
-        if (
-            ttl is not None
-            or delay is not None
-            or message_id is not None
-            or key is not None
-            or reply_to is not None
-            or content_type is not None
-            or trace_context is not None
-            or headers is not None
-            or timestamp is not None
-        ):
-            properties = properties_of(
-                ttl=ttl,
-                delay=delay,
-                message_id=message_id,
-                key=key,
-                reply_to=reply_to,
-                content_type=content_type,
-                trace_context=trace_context,
-                headers=headers,
-                timestamp=timestamp,
-                qos=self.qos,
-            )
-        if type(body) is not bytes:
-            body = checked_body(body)
-        if len(body) > _SMALL_BYTES:
-            check_size(len(body), self._topic, self._head)
-        await checkpoint_if_cancelled()
-        link = self._link
-        if self._closed:
-            self._check_open()
-        if link.unusable:
-            link.check()
-        if not self.qos:
-            await self._send_qos0(body, properties)
+    async def send(self, body: Body, **options: Unpack[PublishOptions]) -> None:
+        if type(body) is not bytes or options or len(body) > _SMALL_BYTES:
+            body, properties = self._checked(body, options)
         else:
-            if not (self._under_way < self.window and self._under_way_bytes < self._window_bytes):
-                await link.until(self._has_room, self._settled.park)
-            unconfirmed = link.unconfirmed
-            id_ = unconfirmed.next_id
-            if properties is None:
-                frame = self._pack(self._fixed + len(body), MESSAGE, id_, self._head, id_) + body
-            else:
-                frame = self._frame(id_, body, properties)
-            unconfirmed.add(self, frame)
-            link.outbox.put(frame)
-            self._under_way += 1
-            self._under_way_bytes += len(frame)
-        self._sent += 1
-        self._steps += 1
+            properties = None
+        await checkpoint_if_cancelled()
+        if self._closed or self._link.unusable:
+            self._check()
+        if not self._has_room():
+            await self._room()
+        self._put(body, properties)
         if self._steps >= STEPS:
             self._steps = 0
             await cancel_shielded_checkpoint()
 
-    def _frame(self, id_: int, body: bytes, properties: MessageProperties) -> bytes:
-        encoded_ = with_message_id(properties, self._link.prefix + U64.pack(id_))
-        check_size(len(body), self._topic, encoded_)
-        return encoder.message(id_, 1, self._topic, encoded_, body)
+    def send_nowait(self, body: Body, **options: Unpack[PublishOptions]) -> None:
+        body, properties = self._checked(body, options)
+        self._check()
+        if not self._has_room():
+            raise window_full()
+        self._put(body, properties)
 
-    async def _send_qos0(self, body: bytes, properties: MessageProperties | None) -> None:
+    async def send_many(self, bodies: Iterable[Body], **options: Unpack[PublishOptions]) -> None:
+        not_shared(options)
+        _, properties = self._checked(b"", options)
+        await checkpoint_if_cancelled()
+        self._check()
+        if properties is None and isinstance(bodies, list | tuple) and alike(bodies):
+            await self._send_alike(tuple(bodies))
+            return
+        for body in bodies:
+            if type(body) is not bytes or len(body) > _SMALL_BYTES:
+                body, _ = self._checked(body, options)
+            while not self._has_room():
+                await self._room()
+                self._check()
+            self._put(body, properties)
+            if self._steps >= STEPS:
+                self._steps = 0
+                await checkpoint()
+                self._check()
+
+    async def _send_alike(self, bodies: Sequence[bytes]) -> None:
+        stride = self._template.size + len(bodies[0])
+        check_size(len(bodies[0]), self._topic, self._encoded(0, None))
+        at = 0
+        while at < len(bodies):
+            while not self._has_room():
+                await self._room()
+                self._check()
+            count = min(STEPS, _TOGETHER_BYTES // stride)
+            if self.qos:
+                room = (self._window_bytes - self._under_way_bytes) // stride
+                count = min(count, self.window - self._under_way, room)
+            some = bodies[at : at + max(1, count)]
+            self._put_alike(some, stride)
+            at += len(some)
+            if self._steps >= STEPS:
+                self._steps = 0
+                await checkpoint()
+                self._check()
+
+    def _put_alike(self, bodies: Sequence[bytes], stride: int) -> None:
         link = self._link
-        if link.outbox.full:
-            await link.room()
-        if properties is None:
-            frame = self._pack(self._fixed + len(body), PUBLISH, QOS0_ID, self._head) + body
+        if self.qos:
+            data = self._template.frames(link.unconfirmed.next_id, bodies)
+            frames = [frame for (frame,) in iter_unpack(f"{stride}s", data)]
+            link.unconfirmed.add_all(self, frames)
+            link.outbox.put(bytes(data))
+            self._under_way += len(bodies)
+            self._under_way_bytes += len(data)
         else:
-            encoded_ = encode_message_properties(properties)
-            check_size(len(body), self._topic, encoded_)
-            frame = encoder.message(QOS0_ID, 0, self._topic, encoded_, body)
-        link.tell(frame)
+            link.outbox.tell(self._template.qos0_frames(bodies), b"")
+        self._sent += len(bodies)
+        self._steps += len(bodies)
+
+    def _checked(
+        self, body: Body, options: PublishOptions
+    ) -> tuple[bytes, MessageProperties | None]:
+        """Raises for what is not to be sent."""
+        properties = properties_of(qos=self.qos, **options) if options else None
+        data = checked_body(body)
+        if len(data) > _SMALL_BYTES:
+            check_size(len(data), self._topic, self._encoded(0, properties))
+        return data, properties
+
+    def _encoded(self, id_: int, properties: MessageProperties | None) -> bytes:
+        if self.qos:
+            return with_message_id(properties, self._link.prefix + U64.pack(id_))
+        return b"" if properties is None else encode_message_properties(properties)
+
+    def _check(self) -> None:
+        self._check_open()
+        self._link.check()
 
     def _has_room(self) -> bool:
-        return self._under_way < self.window and self._under_way_bytes < self._window_bytes
+        if self.qos:
+            return self._under_way < self.window and self._under_way_bytes < self._window_bytes
+        return not self._link.outbox.full
+
+    async def _room(self) -> None:
+        if self.qos:
+            await self._link.until(self._has_room, self._settled.park)
+        else:
+            await self._link.room()
+
+    def _put(self, body: bytes, properties: MessageProperties | None) -> None:
+        """Sends a message for which there is room."""
+        link = self._link
+        if self.qos:
+            id_ = link.unconfirmed.next_id
+            if properties is None:
+                frame = self._template.frame(id_, body)
+            else:
+                frame = encoder.message(id_, 1, self._topic, self._encoded(id_, properties), body)
+            link.unconfirmed.add(self, frame)
+            link.outbox.put(frame)
+            self._under_way += 1
+            self._under_way_bytes += len(frame)
+        elif properties is None:
+            link.outbox.tell(self._template.qos0_head(len(body)), body)
+        else:
+            encoded_ = self._encoded(0, properties)
+            link.outbox.tell(encoder.message(QOS0_ID, 0, self._topic, encoded_, body), b"")
+        self._sent += 1
+        self._steps += 1
 
     async def _flushed(self) -> None:
         while self._under_way:
@@ -152,7 +188,8 @@ class PushPublisher(Publisher):
     def confirmed(self, count: int, size: int) -> None:
         self._under_way -= count
         self._under_way_bytes -= size
-        if self._settled:
+        # Who waits goes on with a good part of the window, rather than with what one commit leaves.
+        if self._settled and self._under_way * 4 <= self.window * 3:
             self._settled.unpark_all()
 
     def refused(self, number: int, size: int, error: Refused) -> None:

@@ -101,11 +101,18 @@ class Unconfirmed:
         """The frame whose correlation id is `next_id` is on its way."""
         groups = self._groups
         last = groups[-1] if groups else None
-        if last is not None and last.owner is owner and last.end == self.next_id:
+        id_ = self.next_id
+        if last is not None and last.owner is owner and last.first + len(last.frames) == id_:
             last.frames.append(frame)
         else:
-            groups.append(Group(owner, self.next_id, [frame], owner.sent))
-        self.next_id += 1
+            groups.append(Group(owner, id_, [frame], owner.sent))
+        self.next_id = id_ + 1
+
+    def add_all(self, owner: Owner, frames: list[bytes]) -> None:
+        """As `add` for each; the owner's number is that of the first."""
+        self.add(owner, frames[0])
+        self._groups[-1].frames += frames[1:]
+        self.next_id += len(frames) - 1
 
     def confirm(self, id_: int) -> None:
         """All up to this number are committed, but for those that were refused."""
