@@ -14,6 +14,7 @@ from trio_websocket import (
 
 from blipmq.client.unwrapped import unwrapped
 
+SUBPROTOCOL: Final = "blipmq"
 MESSAGE_BYTES_MAX: Final = 32 * 1024 * 1024
 """Of what is received."""
 _PART_BYTES: Final = 256 * 1024
@@ -86,10 +87,13 @@ async def _host(
     *,
     task_status: trio.TaskStatus[WebSocketConnection],
 ) -> None:
-    """Runs the tasks of a WebSocket. An error of theirs ends it, and nothing else."""
+    """Runs the tasks of a WebSocket. An error of theirs ends it, and nothing else.
+
+    Once it is open it ends when it is closed, and not before: closing it needs its tasks.
+    """
     started = False
     try:
-        with unwrapped():
+        with trio.CancelScope() as scope, unwrapped():
             async with trio.open_nursery() as nursery:
                 connection = await wrap_client_stream(
                     nursery,
@@ -97,10 +101,11 @@ async def _host(
                     cast(trio.SocketStream, stream),
                     host,
                     resource,
+                    subprotocols=[SUBPROTOCOL],
                     max_message_size=MESSAGE_BYTES_MAX,
                 )
                 task_status.started(connection)
-                started = True
+                started = scope.shield = True
     except HandshakeError:
         if not started:
             raise
