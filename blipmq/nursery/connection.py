@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from blipmq.broker.session import Session, State
-from blipmq.broker.stats import CloseReason
+from blipmq.broker.stats import CloseReason, Listener
 from blipmq.errors import FramingError
 from blipmq.nursery.bell import Bell
 from blipmq.nursery.reader import Patience, read
@@ -30,6 +30,10 @@ class Connection:
     state: DaemonState
     stream: trio.abc.Stream
     peer: str
+    listener: Listener = Listener.TCP
+    accepted_at: float = attrs.Factory(trio.current_time)
+    framing_error: str | None = None
+    """What was wrong with what came, when it was no frame."""
     incoming: Bell = attrs.Factory(Bell)
     outgoing: Bell = attrs.Factory(Bell)
     ended: trio.Event = attrs.Factory(trio.Event)
@@ -52,11 +56,13 @@ class Connection:
         state = self.state
         state.connections.add(self)
         state.stats.connections += 1
+        state.stats.connections_by_listener[self.listener] += 1
         try:
             await self._converse()
         finally:
             state.connections.discard(self)
             state.stats.connections -= 1
+            state.stats.connections_by_listener[self.listener] -= 1
             self._end_session()
             await trio.aclose_forcefully(self.stream)
 
@@ -88,13 +94,14 @@ class Connection:
     async def _read(self, conversation: trio.CancelScope) -> None:
         state = self.state
         limits = state.config.limits
-        deadline = trio.current_time() + limits.handshake_timeout_ms / 1000
+        deadline = self.accepted_at + limits.handshake_timeout_ms / 1000
         silence = trio.CancelScope(deadline=deadline)
         patience = Patience(silence, limits.heartbeat_ms / 1000)
         try:
             with self._reading, silence:
                 await read(state, self.session, self.stream, patience, self.incoming, self.outgoing)
         except FramingError as error:
+            self.framing_error = str(error)
             state.warn("framing error", "framing error", peer=self.peer, error=str(error))
         except trio.BrokenResourceError:
             conversation.cancel()
@@ -105,13 +112,14 @@ class Connection:
             state.warn(reason, "connection closed", peer=self.peer, reason=reason)
 
     def _tell_silence(self) -> None:
-        refused = self.state.stats.connections_refused
         if self.session.state is State.READY:
-            refused[CloseReason.HEARTBEAT] += 1
+            reason = CloseReason.HEARTBEAT
             self.state.warn("heartbeat missed", "heartbeat missed", peer=self.peer)
         else:
-            refused[CloseReason.HANDSHAKE_TIMEOUT] += 1
+            reason = CloseReason.HANDSHAKE_TIMEOUT
             self.state.warn("handshake timeout", "handshake timeout", peer=self.peer)
+        self.session.close_reason = reason
+        self.state.stats.connections_refused[reason] += 1
 
     async def _write(self, conversation: trio.CancelScope) -> None:
         try:
