@@ -18,6 +18,8 @@ from blipmq.protocol.properties import parse_message_properties
 from blipmq.testing import FaultyStream, open_broker
 from tests.client.tap import Tap
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 
 async def fill(publisher: Publisher) -> None:
     """Sends without end."""

@@ -10,8 +10,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from blipmq import open_client
 from blipmq.broker.limits import Limits
 from blipmq.broker.stats import CloseReason, Listener
+from blipmq.client.url import Address
 from blipmq.config import ShutdownSettings
 from blipmq.nursery.websocket import PART_BYTES
 from blipmq.protocol import encoder
@@ -429,6 +431,21 @@ class TestHowItEnds:
             assert (await peer.closed()).code == 1001
             await daemon.end()
             assert trio.current_time() == 0
+
+    async def test_a_shutdown_does_not_wait_for_a_client_that_is_told_and_leaves(
+        self, autojump_clock: MockClock
+    ) -> None:
+        async with serving(websocket=WEB) as daemon:
+
+            async def connect(address: Address) -> trio.abc.Stream:
+                return daemon.connect(port=address.port).stream
+
+            url = f"ws://daemon.example:{WEB.port}/"
+            async with open_client(url, api_key=KEY, connect=connect, reconnect=False) as client:
+                await client.publish("demo", b"")
+                daemon.signal()
+                await daemon.end()
+                assert trio.current_time() == 0
 
     async def test_a_shutdown_does_not_wait_for_who_has_not_asked_for_a_websocket(
         self, autojump_clock: MockClock
