@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -51,6 +52,8 @@ def chromium() -> Iterator[str]:
             start_new_session=True,
         ) as process,
     ):
+        impatience = threading.Timer(PATIENCE_SECONDS, process.kill)
+        impatience.start()
         try:
             assert process.stderr is not None
             said = b""
@@ -60,8 +63,15 @@ def chromium() -> Iterator[str]:
                     break
             else:
                 raise AssertionError(f"Chromium ended:\n{said.decode()}")
+            impatience.cancel()
+            # What it says from now on is of no interest, but somebody has to take it.
+            deaf = threading.Thread(target=process.stderr.read)
+            deaf.start()
             yield line.removeprefix(_LISTENING).strip().decode()
+            process.kill()
+            deaf.join()
         finally:
+            impatience.cancel()
             process.kill()
 
 
