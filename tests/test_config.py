@@ -24,6 +24,8 @@ from blipmq.wal.policy import FsyncPolicy
 
 EXAMPLE = Path(__file__).parent.parent / "blipmq.example.toml"
 
+NEED_A_CERTIFICATE = ("tls.key", "websocket.tls")
+
 OLDER_FILE = """\
 bind_addr = "127.0.0.1"
 port = 5555
@@ -137,10 +139,13 @@ class TestEnvironment:
         values = {bool: "true", int: "4242", FsyncPolicy: "interval_ms:5", str: "::1"}
         special = {"allowed_api_keys": "a,b", "logging.level": "debug", "logging.format": "json"}
         special["limits.backlog_full"] = "drop_oldest"
+        special["websocket.path"] = "/mq"
+        special["websocket.allowed_origins"] = "https://a.example, http://b.example:8080"
         value = special.get(key) or values[its_type]
         if its_type is bool and _setting(Config(), key) is True:
             value = "false"
-        config = load_config(None, {environment_variable(key): value})
+        needed = {"BLIPMQ_TLS_CERTIFICATE": "a.pem"} if key in NEED_A_CERTIFICATE else {}
+        config = load_config(None, {environment_variable(key): value} | needed)
         assert _setting(config, key) != _setting(Config(), key)
 
     def test_keys_are_separated_by_commas_and_trimmed(self) -> None:
@@ -240,6 +245,38 @@ class TestRefusals:
             (
                 "limits.max_topics = []",
                 "limits.max_topics: expected an integer, 1 or more, found a",
+            ),
+            ('tls.port = "x"', "tls.port: expected an integer from 0 to 65535, found 'x'"),
+            ("websocket.enabled = 1", "websocket.enabled: expected true or false, found 1"),
+            (
+                "websocket.max_message_bytes = 0",
+                "websocket.max_message_bytes: expected an integer, 1 or more, found 0",
+            ),
+            ('websocket.path = "mq"', "websocket.path: expected a path of a URL, such as /"),
+            ('websocket.path = "/a?b"', "websocket.path: expected a path of a URL, such as /"),
+            ('websocket.path = "/é"', "websocket.path: expected a path of a URL, such as /"),
+            ("websocket.path = 5", "websocket.path: expected a path of a URL, such as /"),
+            (
+                'websocket.allowed_origins = "*"',
+                "websocket.allowed_origins: expected a list of origins such as https://example.com",
+            ),
+            (
+                'websocket.allowed_origins = ["https://example.com/"]',
+                "websocket.allowed_origins: expected a list of origins such as "
+                'https://example.com, without a path, or "*" for all, found '
+                "'https://example.com/'",
+            ),
+            (
+                'websocket.allowed_origins = ["example.com"]',
+                "websocket.allowed_origins: expected a list of origins",
+            ),
+            (
+                'tls.key = "key.pem"',
+                "tls.key: expected tls.certificate to be set as well, found nothing",
+            ),
+            (
+                "websocket.tls = true",
+                "websocket.tls: expected tls.certificate to be set as well, found nothing",
             ),
             (
                 'logging.format = "xml"',
@@ -363,6 +400,11 @@ class TestRefusals:
 def test_a_key_that_yaml_merges_into_a_table_may_be_overridden_there(tmp_path: Path) -> None:
     file = written(tmp_path, "limits:\n  <<: {max_topics: 1}\n  max_topics: 2\n", "a.yaml")
     assert load_config(file, {}).limits.max_topics == 2
+
+
+def test_origins_are_compared_in_lower_case() -> None:
+    config = load_config(None, {"BLIPMQ_WEBSOCKET_ALLOWED_ORIGINS": "HTTPS://App.Example, null, *"})
+    assert config.websocket.allowed_origins == ("https://app.example", "null", "*")
 
 
 class TestOrigin:

@@ -49,7 +49,7 @@ class DropReason(StrEnum):
 
 
 class CloseReason(StrEnum):
-    """Why the daemon closed a connection for the sake of a limit."""
+    """Why the daemon closed a connection, for the sake of a limit or before it was one."""
 
     LIMIT = "limit"
     """It was one more than `max_connections`."""
@@ -61,6 +61,28 @@ class CloseReason(StrEnum):
     """Its unfinished frame did not fit into `max_memory_bytes`."""
     AUTH_FAILURES = "auth_failures"
     """It sent more than `max_auth_failures` AUTHs that failed."""
+    TLS_HANDSHAKE = "tls_handshake"
+    """It did not agree on TLS."""
+    UPGRADE = "upgrade"
+    """Its HTTP request was none for a WebSocket that is served here."""
+    ORIGIN = "origin"
+    """A page that may not connect to the WebSocket listener."""
+    TEXT = "text"
+    """It sent a text message, where bytes are due."""
+    MESSAGE_SIZE = "message_size"
+    """It sent a WebSocket message that was larger than `max_message_bytes`."""
+    WEBSOCKET_FRAMING = "websocket_framing"
+    """It did not keep to the rules of WebSocket."""
+    PING = "ping"
+    """A WebSocket that was silent for twice `ping_ms`."""
+
+
+class Listener(StrEnum):
+    """What a client connected to."""
+
+    TCP = "tcp"
+    TLS = "tls"
+    WEBSOCKET = "websocket"
 
 
 NACK_CODES: Final = (400, 401, 403, 404, 413, 426, 429, 500, 503)
@@ -79,6 +101,10 @@ def _by_close_reason() -> dict[CloseReason, int]:
     return dict.fromkeys(CloseReason, 0)
 
 
+def _by_listener() -> dict[Listener, int]:
+    return dict.fromkeys(Listener, 0)
+
+
 def _by_nack_code() -> dict[int, int]:
     return dict.fromkeys(NACK_CODES, 0)
 
@@ -92,6 +118,8 @@ class Stats:
     """Subscriptions that exist, parked ones included."""
     subscriptions_parked: int = 0
     connections: int = 0
+    connections_by_listener: dict[Listener, int] = attrs.field(factory=_by_listener)
+    connections_accepted: dict[Listener, int] = attrs.field(factory=_by_listener)
     attachments: int = 0
     """Members of shared subscriptions."""
     delayed: int = 0

@@ -14,6 +14,7 @@ from trio_websocket import (
 
 from blipmq.client.unwrapped import unwrapped
 
+SUBPROTOCOL: Final = "blipmq"
 MESSAGE_BYTES_MAX: Final = 32 * 1024 * 1024
 """Of what is received."""
 _PART_BYTES: Final = 256 * 1024
@@ -24,8 +25,15 @@ _CLOSE_SECONDS: Final = 2.0
 class WebSocketStream(trio.abc.Stream):
     """The client's end. Text messages break it."""
 
-    def __init__(self, connection: WebSocketConnection) -> None:
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        connection: WebSocketConnection,
+        tasks: trio.CancelScope,
+    ) -> None:
+        self._transport = transport
         self._connection = connection
+        self._tasks = tasks
         self._rest = b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -61,8 +69,13 @@ class WebSocketStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Says goodbye, unless it is cancelled, and closes what is below."""
-        with trio.move_on_after(_CLOSE_SECONDS):
-            await self._connection.aclose()
+        try:
+            with trio.move_on_after(_CLOSE_SECONDS):
+                await self._connection.aclose()
+        finally:
+            # It leaves both as they are when the other end has closed or broken it.
+            self._tasks.cancel()
+            await trio.aclose_forcefully(self._transport)
 
 
 async def open_websocket(
@@ -73,10 +86,10 @@ async def open_websocket(
     Raises `trio.BrokenResourceError` when the server does not agree to it.
     """
     try:
-        connection: WebSocketConnection = await nursery.start(_host, stream, host, resource)
+        opened: WebSocketStream = await nursery.start(_host, stream, host, resource)
     except HandshakeError as error:
         raise trio.BrokenResourceError(f"no WebSocket: {error!r}") from error
-    return WebSocketStream(connection)
+    return opened
 
 
 async def _host(
@@ -84,12 +97,15 @@ async def _host(
     host: str,
     resource: str,
     *,
-    task_status: trio.TaskStatus[WebSocketConnection],
+    task_status: trio.TaskStatus[WebSocketStream],
 ) -> None:
-    """Runs the tasks of a WebSocket. An error of theirs ends it, and nothing else."""
+    """Runs the tasks of a WebSocket. An error of theirs ends it, and nothing else.
+
+    Once it is open they end when it is closed, and not before: closing it needs them.
+    """
     started = False
     try:
-        with unwrapped():
+        with trio.CancelScope() as scope, unwrapped():
             async with trio.open_nursery() as nursery:
                 connection = await wrap_client_stream(
                     nursery,
@@ -97,10 +113,11 @@ async def _host(
                     cast(trio.SocketStream, stream),
                     host,
                     resource,
+                    subprotocols=[SUBPROTOCOL],
                     max_message_size=MESSAGE_BYTES_MAX,
                 )
-                task_status.started(connection)
-                started = True
+                task_status.started(WebSocketStream(stream, connection, scope))
+                started = scope.shield = True
     except HandshakeError:
         if not started:
             raise

@@ -10,7 +10,9 @@ from blipmq.config.settings import (
     LoggingSettings,
     MetricsSettings,
     ShutdownSettings,
+    TlsSettings,
     WalSettings,
+    WebSocketSettings,
     environment_variable,
     settings,
 )
@@ -21,6 +23,8 @@ __all__ = [
     "ShutdownSettings",
     "LoggingSettings",
     "MetricsSettings",
+    "TlsSettings",
+    "WebSocketSettings",
     "config_file",
     "load_config",
     "origin",

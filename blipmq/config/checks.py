@@ -5,7 +5,8 @@ A hook raises `ValueError`, whose text says what was expected and what was found
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Final, Literal, get_args, get_origin, get_type_hints
 
 import attrs
@@ -41,6 +42,9 @@ _RANGES: Final[dict[str, tuple[int, int | None]]] = {
     "shutdown.drain_timeout_ms": (0, None),
     "shutdown.linger_timeout_ms": (0, None),
     "metrics.max_labelled_subscriptions": (0, None),
+    "tls.port": (0, 65_535),
+    "websocket.port": (0, 65_535),
+    "websocket.ping_ms": (0, None),
 }
 """Smallest and largest value of the integers whose range is not 1 and up."""
 
@@ -64,6 +68,11 @@ def _expected(expected: str, found: object) -> ValueError:
     return ValueError(f"expected {expected}, found {describe(found)}")
 
 
+_MAY_BE_EMPTY: Final = frozenset({"wal_path", "tls.certificate", "tls.key"})
+
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@,]+", re.IGNORECASE)
+"""As browsers send it: RFC 6454, section 6.2."""
+
 Check = Callable[[object, object], object]
 """What cattrs calls for one setting: the raw value and the type, to the value or `ValueError`."""
 
@@ -72,14 +81,16 @@ def _check(key: str, its_type: type) -> Check:
     if get_origin(its_type) is Literal:
         return _one_of(get_args(its_type))
     if get_origin(its_type) is tuple:
-        return _api_keys
+        return _origins if key == "websocket.allowed_origins" else _api_keys
+    if key == "websocket.path":
+        return _path
     if its_type is int:
         return _integer(*_RANGES.get(key, (1, None)))
     if its_type is bool:
         return _boolean
     if its_type is FsyncPolicy:
         return _fsync_policy
-    return _text if key == "wal_path" else _text_not_empty
+    return _text if key in _MAY_BE_EMPTY else _text_not_empty
 
 
 def _integer(least: int, most: int | None) -> Check:
@@ -144,6 +155,33 @@ def _is_api_key(value: object) -> bool:
         return isinstance(value, str) and 0 < len(value.encode()) <= _MAX_API_KEY_BYTES
     except UnicodeEncodeError:  # what a variable that is not UTF-8 is read as
         return False
+
+
+def _path(value: object, _: object) -> str:
+    ascii_path = isinstance(value, str) and value.isascii() and value.isprintable()
+    if not isinstance(value, str) or not ascii_path or not re.fullmatch(r"/[^ ?#]*", value):
+        raise _expected("a path of a URL, such as /", value)
+    return value
+
+
+def _origins(value: object, _: object) -> tuple[str, ...]:
+    expected = 'a list of origins such as https://example.com, without a path, or "*" for all'
+    if not isinstance(value, list):
+        raise _expected(expected, value)
+    for origin in value:
+        if not isinstance(origin, str) or not (
+            origin in ("*", "null") or _ORIGIN.fullmatch(origin)
+        ):
+            raise _expected(expected, origin)
+    return tuple(origin.lower() for origin in value)
+
+
+def contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    """Settings that are right each by itself, but not together: the key, and what is wrong."""
+    if config.tls.key and not config.tls.certificate:
+        yield "tls.key", "expected tls.certificate to be set as well, found nothing"
+    if config.websocket.tls and not config.tls.certificate:
+        yield "websocket.tls", "expected tls.certificate to be set as well, found nothing"
 
 
 def _table(name: str, table: type) -> Check:

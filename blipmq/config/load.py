@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 import cattrs
 
-from blipmq.config.checks import CONVERTER
+from blipmq.config.checks import CONVERTER, contradictions
 from blipmq.config.settings import Config, environment_variable, settings
 from blipmq.config.sources import CONFIG_VARIABLE, Sources, nearest, read
 from blipmq.errors import ConfigError
@@ -50,6 +50,9 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
     except cattrs.ClassValidationError as error:
         sources.problems.extend(_problems(error, sources))
     else:
+        sources.problems.extend(
+            f"{sources.origin(key)}: {problem}" for key, problem in contradictions(config)
+        )
         if not sources.problems:
             return config
     raise ConfigError("\n".join(sources.problems))
@@ -73,7 +76,8 @@ def _problems(
 
 def _hint(name: str, table: str, its_type: type) -> str:
     here = list(get_type_hints(its_type))
-    keys = {key.rpartition(".")[2]: key for key in settings()}
+    # the first of those that share a name
+    keys = {key.rpartition(".")[2]: key for key in reversed(settings())}
     keys |= {name_here: table + name_here for name_here in here}
     if near := nearest(name, keys, cutoff=0.6):
         return f"did you mean {keys[near]}?"

@@ -61,6 +61,41 @@ class MetricsSettings:
 
 
 @attrs.frozen
+class TlsSettings:
+    """A second port for clients, on which they speak TLS."""
+
+    certificate: str = ""
+    """PEM file of the certificate and those that lead to its root; empty: no such port."""
+    key: str = ""
+    """PEM file of its private key; empty: it is in the same file."""
+    address: str = "127.0.0.1"
+    """Address that clients connect to."""
+    port: int = 5556
+    """TCP port; 0 picks a free one."""
+
+
+@attrs.frozen
+class WebSocketSettings:
+    """A port for clients that speak the protocol in the messages of a WebSocket."""
+
+    enabled: bool = False
+    address: str = "127.0.0.1"
+    """Address that clients connect to."""
+    port: int = 5557
+    """TCP port; 0 picks a free one."""
+    tls: bool = False
+    """Whether it is `wss://`, with the certificate of `[tls]`."""
+    path: str = "/"
+    """The one path that is answered."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins whose pages may connect; `*`: all. Who sends no Origin is no page, and may."""
+    max_message_bytes: int = 32 * MiB
+    """The largest message that is taken; frames of the protocol may be cut anywhere."""
+    ping_ms: int = 30_000
+    """Silence after which a ping is sent; twice that ends the connection. 0: off."""
+
+
+@attrs.frozen
 class Config:
     """All settings of a daemon, validated if they come from `load_config`."""
 
@@ -92,6 +127,8 @@ class Config:
     shutdown: ShutdownSettings = ShutdownSettings()
     logging: LoggingSettings = LoggingSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tls: TlsSettings = TlsSettings()
+    websocket: WebSocketSettings = WebSocketSettings()
 
     @property
     def retries(self) -> Retries:

@@ -178,7 +178,9 @@ def _from_text(text: str, its_type: type) -> object:
 def _variable_hint(variable: str, known: Iterable[str]) -> str:
     # without the prefix, which would make all of them look alike
     names = {name.removeprefix(ENVIRONMENT_PREFIX): name for name in [*known, *_NO_SETTINGS]}
-    names |= {key.rpartition(".")[2].upper(): environment_variable(key) for key in settings()}
+    names = {  # the first of those that share one
+        key.rpartition(".")[2].upper(): environment_variable(key) for key in reversed(settings())
+    } | names
     if near := nearest(variable.removeprefix(ENVIRONMENT_PREFIX), names, cutoff=0.6):
         return f"did you mean {names[near]}?"
     return f"expected the name of a setting after {ENVIRONMENT_PREFIX}"

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from blipmq.broker.session import Session, State
-from blipmq.broker.stats import CloseReason
+from blipmq.broker.stats import CloseReason, Listener
 from blipmq.errors import FramingError
 from blipmq.nursery.bell import Bell
 from blipmq.nursery.reader import Patience, read
@@ -41,6 +41,10 @@ class Connection:
     state: DaemonState
     stream: trio.abc.Stream
     peer: str
+    listener: Listener = Listener.TCP
+    accepted_at: float = attrs.Factory(trio.current_time)
+    framing_error: str | None = None
+    """What was wrong with what came, when it was no frame."""
     incoming: Bell = attrs.Factory(Bell)
     session: Session = attrs.field(default=attrs.Factory(_session_of, takes_self=True))
     outgoing: Writer = attrs.field(default=attrs.Factory(_writer_of, takes_self=True))
@@ -78,8 +82,9 @@ class Connection:
         state, limits = self.state, self.state.config.limits
         state.connections.add(self)
         state.stats.connections += 1
+        state.stats.connections_by_listener[self.listener] += 1
         self.outgoing.open(nursery)
-        self._reading.deadline = trio.current_time() + limits.handshake_timeout_ms / 1000
+        self._reading.deadline = self.accepted_at + limits.handshake_timeout_ms / 1000
         patience = Patience(self._reading, limits.heartbeat_ms / 1000)
         try:
             try:
@@ -89,6 +94,7 @@ class Connection:
                         state, self.session, self.stream, patience, self.incoming, self.outgoing
                     )
             except FramingError as error:
+                self.framing_error = str(error)
                 state.warn("framing error", "framing error", peer=self.peer, error=str(error))
             except trio.BrokenResourceError:
                 self._lost = True
@@ -98,6 +104,7 @@ class Connection:
         finally:
             state.connections.discard(self)
             state.stats.connections -= 1
+            state.stats.connections_by_listener[self.listener] -= 1
             self._end_session()
             await self.outgoing.aclose()
             await trio.aclose_forcefully(self.stream)
@@ -121,13 +128,14 @@ class Connection:
             self._tell_silence()
 
     def _tell_silence(self) -> None:
-        refused = self.state.stats.connections_refused
         if self.session.state is State.READY:
-            refused[CloseReason.HEARTBEAT] += 1
+            reason = CloseReason.HEARTBEAT
             self.state.warn("heartbeat missed", "heartbeat missed", peer=self.peer)
         else:
-            refused[CloseReason.HANDSHAKE_TIMEOUT] += 1
+            reason = CloseReason.HANDSHAKE_TIMEOUT
             self.state.warn("handshake timeout", "handshake timeout", peer=self.peer)
+        self.session.close_reason = reason
+        self.state.stats.connections_refused[reason] += 1
 
     async def _leave(self) -> None:
         """Send what is owed, and close in peace."""

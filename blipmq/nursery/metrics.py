@@ -147,9 +147,18 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[Stats], int]], ...]] = (
     ),
 )
 
-_LABELLED_COUNTERS: Final[
-    tuple[tuple[str, str, str, Callable[[Stats], Iterable[tuple[object, int]]]], ...]
-] = (
+_LabelledRead = Callable[[Stats], Iterable[tuple[object, int]]]
+
+_LABELLED_GAUGES: Final[tuple[tuple[str, str, str, _LabelledRead], ...]] = (
+    (
+        "connections_by_listener",
+        "Connections of clients, by what they connected to.",
+        "listener",
+        lambda stats: stats.connections_by_listener.items(),
+    ),
+)
+
+_LABELLED_COUNTERS: Final[tuple[tuple[str, str, str, _LabelledRead], ...]] = (
     (
         "messages_published",
         "Publishes accepted.",
@@ -171,9 +180,15 @@ _LABELLED_COUNTERS: Final[
     ("nack", "NACKs sent.", "code", lambda stats: stats.nacks.items()),
     (
         "connections_refused",
-        "Connections closed for the sake of a limit.",
+        "Connections that the daemon refused or closed.",
         "reason",
         lambda stats: stats.connections_refused.items(),
+    ),
+    (
+        "connections_accepted",
+        "Connections of clients that were accepted.",
+        "listener",
+        lambda stats: stats.connections_accepted.items(),
     ),
 )
 
@@ -204,6 +219,11 @@ class StatsCollector(Collector):
             yield GaugeMetricFamily(PREFIX + name, text, value=read(self.stats))
         for name, text, read in _COUNTERS:
             yield CounterMetricFamily(PREFIX + name, text, value=read(self.stats))
+        for name, text, key, read_all in _LABELLED_GAUGES:
+            gauge = GaugeMetricFamily(PREFIX + name, text, labels=[key])
+            for value, count in read_all(self.stats):
+                gauge.add_metric([str(value)], count)
+            yield gauge
         for name, text, key, read_all in _LABELLED_COUNTERS:
             counter = CounterMetricFamily(PREFIX + name, text, labels=[key])
             for value, count in read_all(self.stats):

@@ -16,11 +16,12 @@ import trio
 
 from blipmq.auth import KeyRing
 from blipmq.broker.broker import Broker
-from blipmq.broker.stats import Backlog
+from blipmq.broker.stats import Backlog, Listener
 from blipmq.config import Config
 from blipmq.errors import ConfigError, LogError
 from blipmq.nursery.backlog import read_backlogs
-from blipmq.nursery.listener import address_text, open_listeners, serve_connections
+from blipmq.nursery.certificate import open_certificate
+from blipmq.nursery.listener import address_text, open_ports, serve_connections
 from blipmq.nursery.metrics import Metrics, serve_metrics
 from blipmq.nursery.outside import Outside
 from blipmq.nursery.scheduler import run_scheduler
@@ -36,10 +37,12 @@ _RECOVERING = "recovering"
 
 @attrs.frozen
 class Ready:
-    """Where a daemon listens: (host, port) of each listener."""
+    """Where a daemon listens: (host, port) of each socket; those of what is off are empty."""
 
     addresses: tuple[tuple[str, int], ...]
     metrics: tuple[str, int]
+    tls: tuple[tuple[str, int], ...] = ()
+    websocket: tuple[tuple[str, int], ...] = ()
 
 
 async def serve(
@@ -51,11 +54,12 @@ async def serve(
     """Run a broker until SIGINT or SIGTERM, then shut down gracefully and return.
 
     Reports through `task_status` when clients can connect. When it is cancelled it ends at once,
-    with the log synced. Raises ConfigError when an address or the log's directory cannot be used
+    with the log synced. Raises ConfigError when an address, a file or a directory cannot be used
     and LogError when the log cannot; errors of its tasks come in exception groups.
     """
     outside = outside or Outside()
     state = new_state(config, outside)
+    state.certificate = open_certificate(config.tls)
     metrics = Metrics(
         state.stats,
         partial(_backlogs, state),
@@ -114,29 +118,39 @@ async def _serve_clients(
     services.start_soon(run_scheduler, state)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as listening:
-            listeners = await open_listeners(state)
-            listening.start_soon(serve_connections, state, listeners, connections)
-            ready = Ready(tuple(_addresses(listeners)), metrics_address)
+            bound: dict[Listener, tuple[tuple[str, int], ...]] = {}
+            for port in await open_ports(state):
+                listening.start_soon(serve_connections, state, port, connections)
+                bound[port.kind] = port.addresses
+            ready = Ready(
+                bound[Listener.TCP],
+                metrics_address,
+                bound.get(Listener.TLS, ()),
+                bound.get(Listener.WEBSOCKET, ()),
+            )
             state.unready = None
+            others = {"tls": ready.tls, "websocket": ready.websocket}
             state.log.info(
                 "ready",
-                address=", ".join(address_text(address) for address in ready.addresses),
+                address=_text(ready.addresses),
                 metrics=address_text(metrics_address),
                 version=version("blipmq"),
+                **{name: _text(addresses) for name, addresses in others.items() if addresses},
             )
             task_status.started(ready)
             await state.stopping.wait()
             for connection in list(state.connections):
                 connection.session.tell_info()
+            for opening in list(state.openings):
+                opening.cancel()
             listening.cancel_scope.cancel()
         await drain(state)
         for connection in list(state.connections):
             connection.stop()
 
 
-def _addresses(listeners: list[trio.SocketListener]) -> Iterator[tuple[str, int]]:
-    for listener in listeners:
-        yield listener.socket.getsockname()[:2]
+def _text(addresses: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(map(address_text, addresses))
 
 
 async def drain(state: DaemonState) -> None:

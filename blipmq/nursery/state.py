@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -20,6 +21,7 @@ from blipmq.nursery.outside import Outside
 from blipmq.nursery.wal_queue import WalQueue
 
 if TYPE_CHECKING:
+    from blipmq.nursery.certificate import Certificate
     from blipmq.nursery.connection import Connection
 
 
@@ -38,8 +40,11 @@ class DaemonState:
     keys: KeyRing
     queue: WalQueue | None
     log: FilteringBoundLogger = attrs.Factory(_logger)
+    certificate: Certificate | None = None
+    """What proves to clients of TLS who this is."""
     connections: set[Connection] = attrs.Factory(set)
-    """What all connections receive into."""
+    openings: set[trio.CancelScope] = attrs.Factory(set)
+    """Clients that have TLS or a WebSocket to agree on before they are connections."""
     changed: Bell = attrs.Factory(Bell)
     """Rung when the scheduler may have to wake earlier than it meant to."""
     stopping: trio.Event = attrs.Factory(trio.Event)
@@ -61,6 +66,19 @@ class DaemonState:
     def readiness(self) -> str | None:
         """None when messages are taken, else why not."""
         return self.unready
+
+    @contextmanager
+    def opening(self, deadline: float) -> Iterator[trio.CancelScope]:
+        """Around what comes before a connection; cancelled at the deadline and by a shutdown."""
+        scope = trio.CancelScope(deadline=deadline)
+        self.openings.add(scope)
+        try:
+            with scope:
+                if self.stopping.is_set():
+                    scope.cancel()
+                yield scope
+        finally:
+            self.openings.discard(scope)
 
     def warn(self, key: Hashable, event: str, **values: object) -> None:
         """Log what a stranger can provoke, at a bounded rate for each key."""

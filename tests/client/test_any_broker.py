@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -20,7 +22,7 @@ from blipmq import (
     UnsupportedByBroker,
     WindowFull,
 )
-from blipmq.config import Config
+from blipmq.config import Config, TlsSettings, WebSocketSettings
 from blipmq.nursery import root
 from blipmq.testing import open_broker
 from tests.peer import KEY, PATIENCE_SECONDS
@@ -35,23 +37,43 @@ async def in_process(tmp_path: Path) -> AsyncIterator[OpenClient]:
 
 
 @asynccontextmanager
-async def daemon_over_tcp(tmp_path: Path) -> AsyncIterator[OpenClient]:
+async def daemon(tmp_path: Path, scheme: str) -> AsyncIterator[OpenClient]:
     """The whole daemon, with its log on disk, on sockets of the kernel."""
+    encrypted = scheme in ("blipmqs", "wss")
+    tls = Path(__file__).parent / "tls"
     config = attrs.evolve(
-        Config(), allowed_api_keys=(KEY,), wal_path=str(tmp_path / "wal"), port=0, metrics_port=0
+        Config(),
+        allowed_api_keys=(KEY,),
+        wal_path=str(tmp_path / "wal"),
+        port=0,
+        metrics_port=0,
+        tls=TlsSettings(str(tls / "certificate.pem"), str(tls / "key.pem"), port=0),
+        websocket=WebSocketSettings(enabled=True, port=0, tls=encrypted),
     )
+    context = ssl.create_default_context(cafile=str(tls / "certificate.pem"))
+    context.check_hostname = False  # it is for another one than the loopback address
     async with trio.open_nursery() as nursery:
 
         async def serve(*, task_status: trio.TaskStatus[root.Ready]) -> None:
             await root.serve(config, task_status=task_status)
 
         ready: root.Ready = await nursery.start(serve)
-        host, port = ready.addresses[0]
-        yield lambda: blipmq.open_client(f"blipmq://{host}:{port}", api_key=KEY)
+        addresses = {"blipmq": ready.addresses, "blipmqs": ready.tls}
+        host, port = addresses.get(scheme, ready.websocket)[0]
+        yield lambda: blipmq.open_client(
+            f"{scheme}://{host}:{port}", api_key=KEY, ssl_context=context if encrypted else None
+        )
         nursery.cancel_scope.cancel()
 
 
-KINDS = {"in process": in_process, "over TCP": daemon_over_tcp, "version 1": in_process}
+KINDS: dict[str, Callable[[Path], AbstractAsyncContextManager[OpenClient]]] = {
+    "in process": in_process,
+    "over TCP": partial(daemon, scheme="blipmq"),
+    "over TLS": partial(daemon, scheme="blipmqs"),
+    "over WebSocket": partial(daemon, scheme="ws"),
+    "over WebSocket and TLS": partial(daemon, scheme="wss"),
+    "version 1": in_process,
+}
 
 
 @pytest.fixture(params=KINDS)
@@ -59,7 +81,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     name = str(request.param)
     if name == "version 1":
         monkeypatch.setattr("blipmq.broker.session.VERSIONS", (1,))
-    if name != "over TCP":
+    if not name.startswith("over "):
         request.getfixturevalue("autojump_clock")
     return name
 
@@ -198,7 +220,7 @@ async def test_a_refused_publish_raises_at_its_call(open_client: OpenClient) -> 
 async def test_an_unknown_key_is_refused(open_client: OpenClient, kind: str) -> None:
     async with open_client() as client:
         assert client.state is blipmq.State.CONNECTED
-    if kind != "over TCP":
+    if not kind.startswith("over "):
         async with open_broker() as broker:
             broker.api_key = "wrong"
             with pytest.raises(blipmq.AuthenticationFailed):

@@ -12,6 +12,8 @@ from trio.testing import MockClock
 from blipmq import Client, open_client
 from blipmq.testing import FaultyStream, InProcessBroker, open_broker
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 MESSAGES = 60
 
 

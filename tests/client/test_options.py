@@ -23,6 +23,8 @@ from blipmq.protocol.requests import parse_attach
 from blipmq.testing import open_broker
 from tests.client.tap import Tap
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 
 def asked(
     topic: str = "demo",

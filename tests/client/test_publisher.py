@@ -24,6 +24,8 @@ from blipmq.protocol.properties import parse_message_properties
 from blipmq.testing import FaultyStream, open_broker
 from tests.client.tap import Tap
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 BODIES_OF_ONE_SIZE: list[Body] = [b"%03d" % number for number in range(600)]
 BODIES_OF_ALL_SIZES: list[Body] = [bytes((size,)) * size for size in range(100)]
 MUTABLE_BODIES: list[Body] = [bytearray(b"one"), memoryview(b"another"), b"third"]

@@ -14,6 +14,8 @@ from blipmq.protocol.requests import parse_attach
 from blipmq.testing import FaultyStream, open_broker
 from tests.client.tap import Tap
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 
 async def test_messages_of_a_pattern_have_their_own_topics(autojump_clock: MockClock) -> None:
     async with (

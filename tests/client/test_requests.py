@@ -10,6 +10,8 @@ from trio.testing import MockClock
 from blipmq import Client, ConnectionLost, Message, RequestTimeout
 from blipmq.testing import open_broker
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 
 async def respond(
     client: Client,

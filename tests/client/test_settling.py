@@ -11,6 +11,8 @@ from blipmq.protocol.frames import SETTLE, SETTLE_ROW, Outcome
 from blipmq.testing import open_broker
 from tests.client.tap import Tap
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 
 class Mine(Exception):
     """Raised by a test's block."""

@@ -127,19 +127,34 @@ async def test_a_bad_configuration_ends_the_start_with_2_and_says_what_to_change
 
 @pytest.mark.parametrize(
     ("variable", "keys"),
-    [("BLIPMQ_PORT", "bind_addr, port"), ("BLIPMQ_METRICS_PORT", "metrics_addr, metrics_port")],
+    [
+        ("BLIPMQ_PORT", "bind_addr, port"),
+        ("BLIPMQ_METRICS_PORT", "metrics_addr, metrics_port"),
+        ("BLIPMQ_WEBSOCKET_PORT", "websocket.address, websocket.port"),
+    ],
 )
 async def test_a_port_in_use_ends_the_start_with_2_and_names_it(
     processes: Processes, variable: str, keys: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        daemon = await processes.start(**{variable: port})
+        daemon = await processes.start(BLIPMQ_WEBSOCKET_ENABLED="true", **{variable: port})
         assert await daemon.status() == 2
     last = daemon.text.splitlines()[-1]
     origin = f"environment variable {variable}"
     assert last.startswith(f"blipmqd: {origin}: {keys}: cannot listen on 127.0.0.1:{port} ")
     assert "Traceback" not in daemon.text
+
+
+async def test_a_certificate_that_cannot_be_read_ends_the_start_with_2_and_names_it(
+    processes: Processes,
+) -> None:
+    daemon = await processes.start(BLIPMQ_TLS_CERTIFICATE="nowhere.pem")
+    assert await daemon.status() == 2
+    assert daemon.text.splitlines()[-1] == (
+        "blipmqd: environment variable BLIPMQ_TLS_CERTIFICATE: "
+        "tls.certificate: cannot read nowhere.pem: No such file or directory"
+    )
 
 
 async def test_a_second_daemon_on_the_same_log_ends_with_1_and_names_the_first(

@@ -10,18 +10,31 @@ from trio.testing import MockClock
 from blipmq.wal.policy import FsyncPolicy
 from tests.golden.player import Player, Scenario, scenarios
 from tests.nursery.daemon import serving
+from tests.nursery.web import WEB, open_web
+
+WAYS = {
+    "whole": (False, None, None),
+    "cut": (False, 1, None),
+    "websocket": (True, None, None),
+    "websocket, cut": (True, 1, None),
+    "websocket, in messages of a byte": (True, None, 1),
+}
+"""Whether over WebSocket, how many bytes the daemon receives at a time, how many are a message."""
 
 
-@pytest.mark.parametrize("cut", [None, 1], ids=["whole", "cut"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("scenario", scenarios(), ids=lambda scenario: scenario.name)
 async def test_a_recorded_exchange(
-    autojump_clock: MockClock, scenario: Scenario, cut: int | None
+    autojump_clock: MockClock, nursery: trio.Nursery, scenario: Scenario, way: str
 ) -> None:
+    websocket, cut, size = WAYS[way]
     changes = attrs.asdict(scenario.config)
     changes["fsync_policy"] = FsyncPolicy.parse(scenario.config.fsync_policy)
-    async with serving(**changes) as daemon:
+    async with serving(**changes, websocket=WEB) as daemon:
 
         async def connect() -> trio.abc.HalfCloseableStream:
+            if websocket:
+                return (await open_web(daemon, nursery, size=size, cut=cut)).stream
             return daemon.connect(cut=cut).stream
 
         await Player(connect, trio.sleep).play(scenario)

@@ -17,7 +17,7 @@ from blipmq.config import Config
 from blipmq.nursery import root
 from blipmq.nursery.metrics import Metrics
 from blipmq.nursery.outside import BlockingRunner, Outside
-from tests.nursery.network import MemoryPeer, Network
+from tests.nursery.network import PORT, MemoryPeer, Network
 from tests.nursery.timed_disk import TimedDisk
 from tests.peer import KEY, PATIENCE_SECONDS
 
@@ -94,9 +94,11 @@ class Daemon:
         """The events that were logged."""
         return [str(line["event"]) for line in self.lines]
 
-    def connect(self, *, cut: int | None = None, bounded: bool = False) -> MemoryPeer:
+    def connect(
+        self, *, cut: int | None = None, bounded: bool = False, port: int = PORT
+    ) -> MemoryPeer:
         """As `Network.connect`."""
-        return self.network.connect(cut=cut, bounded=bounded)
+        return self.network.connect(cut=cut, bounded=bounded, port=port)
 
     async def client(self, *, cut: int | None = None, bounded: bool = False) -> MemoryPeer:
         """A peer that has authenticated."""

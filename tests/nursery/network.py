@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 import attrs
 import trio
@@ -13,7 +13,10 @@ from trio.testing import (
     memory_stream_one_way_pair,
 )
 
+from blipmq.config import Config
 from tests.peer import Peer
+
+PORT: Final = Config().port
 
 
 @attrs.frozen
@@ -97,18 +100,20 @@ class Listener(trio.abc.Listener[ServerStream]):
 
 @attrs.define(eq=False)
 class Network:
-    """Where one daemon listens and peers connect."""
+    """Where one daemon listens, by port, and peers connect."""
 
-    listener: Listener | None = None
+    listeners: dict[int, Listener] = attrs.Factory(dict)
 
     async def listen(self, host: str, port: int) -> list[trio.SocketListener]:
         """As `blipmq.nursery.outside.Outside.listen`."""
         await trio.lowlevel.checkpoint()
-        self.listener = Listener(Address(host, port or 1))
+        listener = self.listeners[port] = Listener(Address(host, port or 1))
         # The daemon asks no more of a listener than this one has.
-        return [cast(trio.SocketListener, self.listener)]
+        return [cast(trio.SocketListener, listener)]
 
-    def connect(self, *, cut: int | None = None, bounded: bool = False) -> MemoryPeer:
+    def connect(
+        self, *, cut: int | None = None, bounded: bool = False, port: int = PORT
+    ) -> MemoryPeer:
         """A new connection; the daemon gets its bytes `cut` at a time.
 
         On a `bounded` one the daemon waits until the peer has read what it sent; else all that is
@@ -121,10 +126,10 @@ class Network:
         pair = lockstep_stream_one_way_pair if bounded else memory_stream_one_way_pair
         server_sends, from_server = pair()
         server = ServerStream(Address("192.0.2.1", 40_000), server_receives, server_sends, cut)
-        if self.listener is None:
+        if port not in self.listeners:
             raise ConnectionRefusedError
         try:
-            self.listener.send.send_nowait(server)
+            self.listeners[port].send.send_nowait(server)
         except trio.BrokenResourceError:
             raise ConnectionRefusedError from None
         return MemoryPeer(trio.StapledStream(to_server, from_server), server=server)

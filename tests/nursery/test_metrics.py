@@ -23,7 +23,7 @@ from hypercorn.typing import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from blipmq.broker.stats import NACK_CODES, Backlog, CloseReason, DropReason, Stats
+from blipmq.broker.stats import NACK_CODES, Backlog, CloseReason, DropReason, Listener, Stats
 from blipmq.errors import ConfigError, Refused, refusal
 from blipmq.nursery.metrics import (
     CONNECTION_SECONDS,
@@ -169,6 +169,8 @@ def test_every_number_of_the_stats_is_shown_under_its_own_name() -> None:
     stats.dropped[DropReason.KEPT] += 22
     stats.nacks[404] += 23
     stats.connections_refused[CloseReason.LIMIT] += 24
+    stats.connections_by_listener[Listener.TLS] += 25
+    stats.connections_accepted[Listener.WEBSOCKET] += 26
     shown = {
         name.removeprefix("blipmq_") + "".join(f" {value}" for _, value in labels): count
         for (name, labels), count in scrape(make_metrics(stats)).items()
@@ -198,6 +200,8 @@ def test_every_number_of_the_stats_is_shown_under_its_own_name() -> None:
         "messages_dropped_total kept": 22,
         "nack_total 404": 23,
         "connections_refused_total limit": 24,
+        "connections_by_listener tls": 25,
+        "connections_accepted_total websocket": 26,
     }
 
 
