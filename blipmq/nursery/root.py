@@ -20,8 +20,10 @@ from blipmq.broker.stats import Backlog
 from blipmq.config import Config
 from blipmq.errors import ConfigError, LogError
 from blipmq.nursery.backlog import read_backlogs
+from blipmq.nursery.http_app import HttpApp
+from blipmq.nursery.http_server import serve_http
 from blipmq.nursery.listener import address_text, open_listeners, serve_connections
-from blipmq.nursery.metrics import Metrics, serve_metrics
+from blipmq.nursery.metrics import Metrics, metrics_routes
 from blipmq.nursery.outside import Outside
 from blipmq.nursery.scheduler import run_scheduler
 from blipmq.nursery.state import DaemonState
@@ -62,11 +64,12 @@ async def serve(
         state.readiness,
         config.metrics.max_labelled_subscriptions,
     )
+    app = http_app(state, metrics)
     async with trio.open_nursery() as outermost:
         try:
             async with trio.open_nursery() as services:
                 metrics_address = await services.start(
-                    serve_metrics, metrics, config.metrics_addr, config.metrics_port
+                    serve_http, app, config.metrics_addr, config.metrics_port
                 )
                 await services.start(_obey_signals, state)
                 await start_log(state, metrics, outermost, services)
@@ -77,6 +80,11 @@ async def serve(
             if state.queue is not None:
                 state.queue.close(state.broker.handoff())
     state.log.info("stopped")
+
+
+def http_app(state: DaemonState, metrics: Metrics) -> HttpApp:
+    """What the operator is served."""
+    return HttpApp(metrics_routes(metrics))
 
 
 async def start_log(
