@@ -8,6 +8,7 @@ subscriptions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from heapq import nlargest
 from math import inf
 
@@ -21,6 +22,8 @@ from blipmq.broker.delayed import Delayed
 from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge, Node
 from blipmq.broker.moves import Moves
+from blipmq.broker.operator import Operator
+from blipmq.broker.overview import Overview
 from blipmq.broker.parking import Parking
 from blipmq.broker.publication import Batch, Place, Publication, Publisher
 from blipmq.broker.restore import Restoration
@@ -81,9 +84,15 @@ class Broker:
     _publications: list[Publication] = attrs.Factory(list)
     _awaited: int = 0
     """How many of the publications somebody waits for."""
+    _told: list[Callable[[], None]] = attrs.Factory(list)
+    """To be called when what was not handed off yet is in the log."""
     _reserved: int = NUMBERS_RESERVED
     """No number from here on is given out; a checkpoint in the log says so."""
     _relieve_at: int = 0
+    overview: Overview = attrs.field(init=False)
+    """For who watches."""
+    operator: Operator = attrs.field(init=False)
+    """For who may purge, delete and resend."""
     _topics: Topics = attrs.field(init=False)
     _parking: Parking = attrs.field(init=False)
     _sharing: Sharing = attrs.field(init=False)
@@ -121,6 +130,16 @@ class Broker:
         self._delayed = Delayed(context, self._topics, self._moves)
         self._dedup = DedupWindow(context)
         context.bury = self._moves.bury
+        self.overview = Overview(context, self._topics, self._sharing, self._subscriptions)
+        self.operator = Operator(
+            context,
+            self._topics,
+            self._sharing,
+            self._moves,
+            self._parking,
+            self._subscriptions,
+            partial(self._close, reason=DropReason.DELETED),
+        )
 
     @property
     def stats(self) -> Stats:
@@ -297,9 +316,17 @@ class Broker:
         context = self.context
         if context.journal is None or not self.has_facts:
             return None
-        batch = Batch(context.journal, self._publications, context.next_number)
-        context.journal, self._publications, self._awaited = [], [], 0
+        batch = Batch(context.journal, self._publications, context.next_number, self._told)
+        context.journal, self._publications, self._awaited, self._told = [], [], 0, []
         return batch
+
+    def when_logged(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when everything that was decided so far and is not yet handed off is in the
+        log; at once if there is nothing. Batches are logged in their order."""
+        if self.context.journal:
+            self._told.append(tell)
+        else:
+            tell()
 
     @property
     def has_publications(self) -> bool:
@@ -322,6 +349,8 @@ class Broker:
         """The batch is in the log: its runs become visible, and their publishers are told."""
         for publication in batch.publications:
             self._commit(publication, now)
+        for tell in batch.told:
+            tell()
 
     def failed(self, batch: Batch, reason: str, now: float) -> None:
         """The log did not take the batch: its runs are taken back, and their publishers are told.
@@ -348,6 +377,7 @@ class Broker:
         assert context.journal is not None
         context.journal[:0] = [f for f in batch.facts if not isinstance(f, RunRecord)]
         self._publications[:0] = own
+        self._told[:0] = batch.told
 
     def _tell_failed(self, publication: Publication, reason: str) -> None:
         run = publication.run
