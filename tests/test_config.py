@@ -10,6 +10,7 @@ import yaml
 
 from blipmq.broker.limits import Limits, Retries
 from blipmq.config import (
+    AdminSettings,
     Config,
     LoggingSettings,
     WalSettings,
@@ -136,7 +137,7 @@ class TestEnvironment:
         its_type = settings()[key]
         values = {bool: "true", int: "4242", FsyncPolicy: "interval_ms:5", str: "::1"}
         special = {"allowed_api_keys": "a,b", "logging.level": "debug", "logging.format": "json"}
-        special["limits.backlog_full"] = "drop_oldest"
+        special |= {"limits.backlog_full": "drop_oldest", "admin.allowed_keys": "a" * 16}
         value = special.get(key) or values[its_type]
         if its_type is bool and _setting(Config(), key) is True:
             value = "false"
@@ -382,6 +383,12 @@ class TestOrigin:
 
 def test_the_repr_of_a_configuration_shows_no_api_key() -> None:
     assert "sesame" not in repr(Config(allowed_api_keys=("sesame",)))
+    assert "sesame" not in repr(Config(admin=AdminSettings(("sesame",))))
+
+
+def test_an_admin_key_that_could_be_guessed_is_refused() -> None:
+    expected = "expected a list of strings of 16 to 65535 bytes, found another value at place 2"
+    assert expected in refusal(None, BLIPMQ_ADMIN_ALLOWED_KEYS=f"{'k' * 16},{'k' * 15}")
 
 
 class TestExampleFile:

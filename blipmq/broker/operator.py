@@ -24,7 +24,7 @@ from blipmq.broker.stats import DropReason
 from blipmq.broker.subscription import Subscription
 from blipmq.broker.topic import DEAD_LETTERS, Topic
 from blipmq.broker.topics import Topics
-from blipmq.errors import BlipMQError, NotFound, Unavailable
+from blipmq.errors import BlipMQError, Unavailable
 from blipmq.protocol.run import Run, made_run
 from blipmq.wal.record import Closed, Opened, SubscriptionState
 
@@ -35,6 +35,10 @@ _STEP: Final = 256
 
 Range = tuple[int, int]
 """First number, last number."""
+
+
+class Missing(BlipMQError):
+    """There is no such topic, subscription or dead letter."""
 
 
 class Conflict(BlipMQError):
@@ -62,6 +66,11 @@ class Letter:
     def number(self) -> int:
         return self.run.first + self.index
 
+    @property
+    def size(self) -> int:
+        """Bytes of its frame."""
+        return self.run.offsets[self.index + 1] - self.run.offsets[self.index]
+
 
 @attrs.define(eq=False)
 class Operator:
@@ -80,14 +89,14 @@ class Operator:
     def purge_topic(self, name: str, now: float) -> Steps[int]:
         """Settle all that waits in a topic, for each of its subscriptions, and what is kept.
 
-        Returns how many deliveries will not be. Raises NotFound.
+        Returns how many deliveries will not be. Raises Missing.
         """
-        topic = self._topic(name.encode("utf-8", "surrogateescape"))
+        topic = self._topic(name.encode("utf-8", "surrogatepass"))
         purged = yield from _purge(topic.cursors, now)
         return purged + self._purge_kept(topic)
 
     def purge(self, id_: int, now: float) -> Steps[int]:
-        """Settle all that waits for a subscription. Returns how many. Raises NotFound."""
+        """Settle all that waits for a subscription. Returns how many. Raises Missing."""
         found = self._subscription(id_)
         cursors: Sequence[Cursor]
         cursors = [found] if isinstance(found, Subscription) else [*found.cursors.values()]
@@ -111,7 +120,7 @@ class Operator:
     def delete(self, id_: int, now: float) -> int:
         """End a subscription; its members are told. Returns how many messages it had.
 
-        Raises NotFound, and Conflict for one of version 1 whose connection is there.
+        Raises Missing, and Conflict for one of version 1 whose connection is there.
         """
         found = self._subscription(id_)
         held = found.held
@@ -129,12 +138,12 @@ class Operator:
     def letters(self, origin: str, id_: int | None = None) -> Letters:
         """Where the dead letters of topic `origin` are; with subscription `id_`, if given.
 
-        Raises NotFound, and Conflict when several subscriptions have them and none is given.
+        Raises Missing, and Conflict when several subscriptions have them and none is given.
         """
-        name = DEAD_LETTERS + origin.encode("utf-8", "surrogateescape")
+        name = DEAD_LETTERS + origin.encode("utf-8", "surrogatepass")
         topic = self.topics.find(name)
         if topic is None:
-            raise NotFound(404, f"there are no dead letters of {origin!r}")
+            raise Missing(f"there are no dead letters of {origin!r}")
         if id_ is not None:
             return self._letters_of(topic, self._subscription(id_))
         ids = sorted({_holder(cursor).id for cursor in topic.cursors if cursor.qos})
@@ -152,7 +161,7 @@ class Operator:
         else:
             cursor = subscription.cursors.get(topic.name)
         if cursor is None or not cursor.qos:
-            raise NotFound(404, f"subscription {subscription.id} has no dead letters of that topic")
+            raise Missing(f"subscription {subscription.id} has no dead letters of that topic")
         return Letters(topic, cursor, subscription)
 
     def numbers(self, letters: Letters) -> list[Range]:
@@ -194,7 +203,7 @@ class Operator:
         if origin.is_full:
             raise Unavailable(503, "backlog full")
         found = list(found)
-        size = sum(letter.run.size // letter.run.count for letter in found)
+        size = sum(letter.size for letter in found)
         self.topics.check_memory(size + OVERHEAD_BYTES)
         cursor = self._made(letters, now)
         resent: list[int] = []
@@ -253,13 +262,13 @@ class Operator:
     def _topic(self, name: bytes) -> Topic:
         topic = self.topics.find(name)
         if topic is None:
-            raise NotFound(404, f"there is no topic {name.decode('utf-8', 'replace')!r}")
+            raise Missing(f"there is no topic {name.decode('utf-8', 'replace')!r}")
         return topic
 
     def _subscription(self, id_: int) -> Subscription | SharedSubscription:
         found = self.version_1.get(id_) or self.sharing.find(id_)
         if found is None:
-            raise NotFound(404, f"there is no subscription {id_}")
+            raise Missing(f"there is no subscription {id_}")
         return found
 
 

@@ -110,6 +110,23 @@ class DeadLettersView:
     backlog: Amount
 
 
+@attrs.frozen
+class SessionView:
+    """One connection's conversation. `held` messages of its attachments are out.
+
+    `uncommitted` of its writes are not committed yet, `output_bytes` wait to be sent to it, and
+    while it is `paused` nothing of it is carried out, for others' sake.
+    """
+
+    version: int
+    owner: str | None
+    subscriptions: int
+    held: int
+    uncommitted: int
+    output_bytes: int
+    paused: bool
+
+
 @attrs.define(eq=False)
 class Overview:
     """Reads of one broker."""
@@ -140,8 +157,9 @@ class Overview:
 
     def dead_letter_page(self, page: Page[str], now: float) -> Steps[Paged[DeadLettersView]]:
         """The topics that have given up messages, by name, or by how many."""
-        dead = [topic for topic in self.topics if topic.holds_dead_letters]
-        found = yield from self._topics(page, dead)
+        wanted = DEAD_LETTERS, page.contains.encode("utf-8", "surrogatepass")
+        dead = [topic for topic in self.topics if _is_of(topic.name, *wanted)]
+        found = yield from self._topics(attrs.evolve(page, contains=""), dead)
         rows = []
         for topic in found[: page.limit]:
             backlog = yield from _with_kept(topic, now)
@@ -152,7 +170,7 @@ class Overview:
 
     def _topics(self, page: Page[str], topics: list[Topic]) -> Steps[list[Topic]]:
         """One more than the page has room for, if there are more."""
-        wanted = page.contains.encode("utf-8", "surrogateescape")
+        wanted = page.contains.encode("utf-8", "surrogatepass")
         if wanted:
             topics = [topic for topic in topics if wanted in topic.name]
         if page.by_backlog:
@@ -164,7 +182,7 @@ class Overview:
                     yield
             return [topic for _, topic in nlargest(page.limit + 1, ranks, key=_rank)]
         # UTF-8 sorts as its characters do.
-        after = None if page.after is None else page.after.encode("utf-8", "surrogateescape")
+        after = None if page.after is None else page.after.encode("utf-8", "surrogatepass")
         return (yield from _first(topics, _name, after, page.limit + 1))
 
     def subscription_page(
@@ -176,7 +194,7 @@ class Overview:
             *self.sharing,
         ]
         if topic is not None:
-            wanted = topic.encode("utf-8", "surrogateescape")
+            wanted = topic.encode("utf-8", "surrogatepass")
             everyone = [s for s in everyone if wanted in (_selector(s), *_topics_of(s))]
         if page.by_backlog:
             ranks: list[tuple[int, Subscription | SharedSubscription]] = []
@@ -252,6 +270,10 @@ class Overview:
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "replace")
+
+
+def _is_of(name: bytes, prefix: bytes, part: bytes) -> bool:
+    return name.startswith(prefix) and part in name[len(prefix) :]
 
 
 def _name(topic: Topic) -> bytes:

@@ -61,6 +61,14 @@ class MetricsSettings:
 
 
 @attrs.frozen
+class AdminSettings:
+    """Who may change things over HTTP."""
+
+    allowed_keys: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """Admin keys, of at least 16 bytes each; with none the API is read only."""
+
+
+@attrs.frozen
 class Config:
     """All settings of a daemon, validated if they come from `load_config`."""
 
@@ -92,6 +100,7 @@ class Config:
     shutdown: ShutdownSettings = ShutdownSettings()
     logging: LoggingSettings = LoggingSettings()
     metrics: MetricsSettings = MetricsSettings()
+    admin: AdminSettings = AdminSettings()
 
     @property
     def retries(self) -> Retries:

@@ -30,6 +30,10 @@ class Connection:
     state: DaemonState
     stream: trio.abc.Stream
     peer: str
+    id: int = attrs.field(
+        default=attrs.Factory(lambda self: next(self.state.connection_ids), takes_self=True),
+        init=False,
+    )
     incoming: Bell = attrs.Factory(Bell)
     outgoing: Bell = attrs.Factory(Bell)
     ended: trio.Event = attrs.Factory(trio.Event)

@@ -90,6 +90,15 @@ Routes = Mapping[str, Mapping[str, Handler]]
 """Handlers by path and method. A part `{}` of a path stands for anything; HEAD goes with GET."""
 
 
+def together(*tables: Routes) -> Routes:
+    """All of these routes; of a path that several have, each brings other methods."""
+    routes: dict[str, Mapping[str, Handler]] = {}
+    for table in tables:
+        for path, handlers in table.items():
+            routes[path] = {**routes.get(path, {}), **handlers}
+    return routes
+
+
 @attrs.frozen
 class HttpApp:
     """The ASGI application. The body of a request is read by the handler that wants it, if any."""

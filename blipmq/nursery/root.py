@@ -19,8 +19,10 @@ from blipmq.broker.broker import Broker
 from blipmq.broker.stats import Backlog
 from blipmq.config import Config
 from blipmq.errors import ConfigError, LogError
+from blipmq.nursery.admin import admin_routes
+from blipmq.nursery.api import read_routes
 from blipmq.nursery.backlog import read_backlogs
-from blipmq.nursery.http_app import HttpApp
+from blipmq.nursery.http_app import HttpApp, together
 from blipmq.nursery.http_server import serve_http
 from blipmq.nursery.listener import address_text, open_listeners, serve_connections
 from blipmq.nursery.metrics import Metrics, metrics_routes
@@ -84,7 +86,7 @@ async def serve(
 
 def http_app(state: DaemonState, metrics: Metrics) -> HttpApp:
     """What the operator is served."""
-    return HttpApp(metrics_routes(metrics))
+    return HttpApp(together(metrics_routes(metrics), read_routes(state), admin_routes(state)))
 
 
 async def start_log(
@@ -95,6 +97,7 @@ async def start_log(
     if log is not None and state.queue is not None:
         outermost.start_soon(WalWriter(state, log, metrics, state.queue).run)
         services.start_soon(read_backlogs, state, log.reader())
+        state.reader = log.reader()
 
 
 def _backlogs(state: DaemonState, limit: int) -> list[Backlog]:
@@ -110,7 +113,14 @@ def new_state(config: Config, outside: Outside) -> DaemonState:
     broker = Broker.create(config.limits, config.retention, config.retries, durable=durable)
     broker.context.epoch_ms = outside.time_ms() - trio.current_time() * 1000
     queue = WalQueue(config.wal.queue_batches) if durable else None
-    return DaemonState(config, outside, broker, KeyRing(config.allowed_api_keys), queue)
+    return DaemonState(
+        config,
+        outside,
+        broker,
+        KeyRing(config.allowed_api_keys),
+        KeyRing(config.admin.allowed_keys),
+        queue,
+    )
 
 
 async def _serve_clients(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import attrs
@@ -18,6 +20,7 @@ from blipmq.logs import RateLimited
 from blipmq.nursery.bell import Bell
 from blipmq.nursery.outside import Outside
 from blipmq.nursery.wal_queue import WalQueue
+from blipmq.wal.reading import LogReader
 
 if TYPE_CHECKING:
     from blipmq.nursery.connection import Connection
@@ -36,9 +39,13 @@ class DaemonState:
     outside: Outside
     broker: Broker
     keys: KeyRing
+    admin_keys: KeyRing
     queue: WalQueue | None
+    reader: LogReader | None = None
+    """Reads messages for an operator, once the log is recovered; None without one."""
     log: FilteringBoundLogger = attrs.Factory(_logger)
     connections: set[Connection] = attrs.Factory(set)
+    connection_ids: Iterator[int] = attrs.Factory(partial(count, 1))
     changed: Bell = attrs.Factory(Bell)
     """Rung when the scheduler may have to wake earlier than it meant to."""
     stopping: trio.Event = attrs.Factory(trio.Event)

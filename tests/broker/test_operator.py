@@ -8,10 +8,10 @@ from typing import TypeVar
 import pytest
 
 from blipmq.broker.limits import Limits, Retention
-from blipmq.broker.operator import HOLDER, Conflict, Letter, Letters
+from blipmq.broker.operator import HOLDER, Conflict, Letter, Letters, Missing
 from blipmq.broker.overview import Page
 from blipmq.broker.stats import DropReason
-from blipmq.errors import NotFound, Unavailable
+from blipmq.errors import Unavailable
 from blipmq.protocol.frames import Outcome
 from blipmq.protocol.properties import MessageProperties, Start, StartKind
 from blipmq.protocol.run import stored_run
@@ -234,9 +234,9 @@ def test_a_purge_of_a_pattern_is_one_of_all_its_topics() -> None:
 
 def test_what_does_not_exist_is_not_purged() -> None:
     operator = World.create().broker.operator
-    with pytest.raises(NotFound, match="no topic 'nothing'"):
+    with pytest.raises(Missing, match="no topic 'nothing'"):
         finished(operator.purge_topic("nothing", 0.0))
-    with pytest.raises(NotFound, match="no subscription 7"):
+    with pytest.raises(Missing, match="no subscription 7"):
         finished(operator.purge(7, 0.0))
 
 
@@ -267,7 +267,7 @@ def test_a_parked_subscription_is_deleted_and_a_connected_one_is_not() -> None:
     world.broker.operator.delete(id_, 0.0)
     assert world.broker.stats.subscriptions_parked == 0
     world.pass_time(100_000)
-    with pytest.raises(NotFound):
+    with pytest.raises(Missing):
         world.broker.operator.delete(id_, 0.0)
 
 
@@ -311,7 +311,7 @@ def test_with_the_last_kept_dead_letter_its_subscription_goes() -> None:
     world.commit()
     operator.tidy(letters)
     assert operator.sharing.named(b"$dead.t", HOLDER) is None
-    with pytest.raises(NotFound, match="no dead letters of 't'"):
+    with pytest.raises(Missing, match="no dead letters of 't'"):
         operator.letters("t")
 
 
@@ -422,7 +422,7 @@ def test_of_several_subscriptions_one_is_to_be_named() -> None:
         operator.letters("t")
     id_ = id_of(world, b"$dead.t", b"e")
     assert operator.letters("t", id_).cursor is not None
-    with pytest.raises(NotFound, match="has no dead letters of that topic"):
+    with pytest.raises(Missing, match="has no dead letters of that topic"):
         operator.letters("t", id_of(world, b"other", b"f"))
 
 

@@ -79,6 +79,7 @@ class Daemon:
     """What was logged."""
     _metrics: Metrics | None = None
     _app: HttpApp | None = None
+    _state: DaemonState | None = None
     _signals: trio.MemorySendChannel[int] = attrs.field(init=False)
     _receive_signals: trio.MemoryReceiveChannel[int] = attrs.field(init=False)
 
@@ -93,6 +94,11 @@ class Daemon:
     def metrics(self) -> Metrics:
         assert self._metrics is not None
         return self._metrics
+
+    @property
+    def state(self) -> DaemonState:
+        assert self._state is not None
+        return self._state
 
     @property
     def app(self) -> HttpApp:
@@ -145,6 +151,7 @@ class Daemon:
 
     def _http_app(self, state: DaemonState, metrics: Metrics) -> HttpApp:
         self._metrics = metrics
+        self._state = state
         self._app = _real_http_app(state, metrics)
         return self._app
 
