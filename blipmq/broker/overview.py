@@ -87,7 +87,6 @@ class SubscriptionView:
     id: int
     kind: str
     name: str | None
-    owner: str
     topic: str
     pattern: bool
     qos: int
@@ -99,6 +98,7 @@ class SubscriptionView:
     slow: bool
     unsettled: int
     backlog: Amount
+    owner: str | None = None
 
 
 @attrs.frozen
@@ -231,7 +231,6 @@ class Overview:
                 subscription.id,
                 "version 1",
                 None,
-                subscription.owner,
                 _text(subscription.topic.name),
                 False,
                 subscription.qos,
@@ -243,6 +242,7 @@ class Overview:
                 False,
                 subscription.unsettled.messages - subscription.returned.messages,
                 backlog,
+                subscription.owner,
             )
         shared = [c for c in cursors[:_STEP] if isinstance(c, SharedCursor)]
         members = list(subscription.members)
@@ -253,7 +253,6 @@ class Overview:
             subscription.id,
             "named" if subscription.name else "unnamed",
             _text(subscription.name) or None,
-            subscription.owner,
             _text(subscription.selector),
             subscription.pattern,
             subscription.qos,
@@ -265,6 +264,7 @@ class Overview:
             pressed or (bool(members) and len(full) == len(members) and waiting > 0),
             sum(m.held for m in members),
             backlog,
+            subscription.owner,
         )
 
 
