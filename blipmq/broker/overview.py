@@ -6,7 +6,7 @@ so that others may run between two of its steps; no step takes long, however muc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from heapq import nlargest, nsmallest
 from typing import Final, Generic, TypeVar
 
@@ -30,6 +30,8 @@ Sorted = TypeVar("Sorted", bytes, int)
 Steps = Generator[None, None, T]
 """Steps to a result; the broker may change between two of them."""
 
+_RANKED_STEP: Final = 500
+"""How many topics or subscriptions one step ranks by their backlogs."""
 _STEP: Final = 2_000
 """How many places of subscriptions in topics one step looks at."""
 
@@ -158,7 +160,7 @@ class Overview:
     def dead_letter_page(self, page: Page[str], now: float) -> Steps[Paged[DeadLettersView]]:
         """The topics that have given up messages, by name, or by how many."""
         wanted = DEAD_LETTERS, page.contains.encode("utf-8", "surrogatepass")
-        dead = [topic for topic in self.topics if _is_of(topic.name, *wanted)]
+        dead = yield from _where(list(self.topics), lambda topic: _is_of(topic.name, *wanted))
         found = yield from self._topics(attrs.evolve(page, contains=""), dead)
         rows = []
         for topic in found[: page.limit]:
@@ -172,15 +174,9 @@ class Overview:
         """One more than the page has room for, if there are more."""
         wanted = page.contains.encode("utf-8", "surrogatepass")
         if wanted:
-            topics = [topic for topic in topics if wanted in topic.name]
+            topics = yield from _where(topics, lambda topic: wanted in topic.name)
         if page.by_backlog:
-            ranks: list[tuple[int, Topic]] = []
-            for topic in topics:
-                backlog = yield from _amount(topic.cursors, 0.0)
-                ranks.append((topic.kept_messages + backlog.messages, topic))
-                if not len(ranks) % _STEP:
-                    yield
-            return [topic for _, topic in nlargest(page.limit + 1, ranks, key=_rank)]
+            return (yield from _largest(topics, _of_topic, page.limit + 1))
         # UTF-8 sorts as its characters do.
         after = None if page.after is None else page.after.encode("utf-8", "surrogatepass")
         return (yield from _first(topics, _name, after, page.limit + 1))
@@ -195,15 +191,9 @@ class Overview:
         ]
         if topic is not None:
             wanted = topic.encode("utf-8", "surrogatepass")
-            everyone = [s for s in everyone if wanted in (_selector(s), *_topics_of(s))]
+            everyone = yield from _where(everyone, lambda one: _is_in(one, wanted))
         if page.by_backlog:
-            ranks: list[tuple[int, Subscription | SharedSubscription]] = []
-            for subscription in everyone:
-                backlog = yield from _amount(_cursors(subscription), 0.0)
-                ranks.append((backlog.messages, subscription))
-                if not len(ranks) % _STEP:
-                    yield
-            found = [one for _, one in nlargest(page.limit + 1, ranks, key=_rank)]
+            found = yield from _largest(everyone, _of_subscription, page.limit + 1)
         else:
             found = yield from _first(everyone, _id, page.after, page.limit + 1)
         rows = []
@@ -294,14 +284,49 @@ def _selector(subscription: Subscription | SharedSubscription) -> bytes:
     return subscription.selector
 
 
-def _topics_of(subscription: Subscription | SharedSubscription) -> Iterable[bytes]:
-    return () if isinstance(subscription, Subscription) else subscription.cursors
+def _is_in(subscription: Subscription | SharedSubscription, topic: bytes) -> bool:
+    if _selector(subscription) == topic:
+        return True
+    return isinstance(subscription, SharedSubscription) and topic in subscription.cursors
 
 
 def _cursors(subscription: Subscription | SharedSubscription) -> Sequence[Cursor]:
     if isinstance(subscription, Subscription):
         return [subscription]
     return list(subscription.cursors.values())
+
+
+def _of_topic(topic: Topic) -> tuple[int, Sequence[Cursor]]:
+    return topic.kept_messages, topic.cursors
+
+
+def _of_subscription(
+    subscription: Subscription | SharedSubscription,
+) -> tuple[int, Sequence[Cursor]]:
+    return 0, _cursors(subscription)
+
+
+def _largest(
+    items: Sequence[T], parts: Callable[[T], tuple[int, Sequence[Cursor]]], limit: int
+) -> Steps[list[T]]:
+    """The `limit` with the most messages: those that `parts` says, and those of its cursors."""
+    found: list[tuple[int, T]] = []
+    for position, item in enumerate(items, 1):
+        kept, cursors = parts(item)
+        backlog = yield from _amount(cursors, 0.0)
+        found.append((kept + backlog.messages, item))
+        if not position % _RANKED_STEP:
+            found = nlargest(limit, found, key=_rank)
+            yield
+    return [item for _, item in nlargest(limit, found, key=_rank)]
+
+
+def _where(items: Sequence[T], wanted: Callable[[T], bool]) -> Steps[list[T]]:
+    found: list[T] = []
+    for start in range(0, len(items), _STEP):
+        found += filter(wanted, items[start : start + _STEP])
+        yield
+    return found
 
 
 def _first(
