@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from io import FileIO, RawIOBase
 from typing import BinaryIO, Final, TypeVar
 
 import attrs
@@ -34,6 +35,11 @@ def run_trio(function: Callable[[], Awaitable[T]]) -> T:
         return trio.run(function)
 
 
+def _stdin() -> RawIOBase:
+    """Unbuffered: a thread that is left to itself holds no lock that the exit would wait for."""
+    return FileIO(sys.stdin.fileno(), closefd=False)
+
+
 class Blocking:
     """Runs a blocking call without holding up the loop."""
 
@@ -50,7 +56,7 @@ class Outside:
     connect: Connect = open_tcp
     fetch: Fetch = http_fetch
     blocking: Blocking = Blocking()
-    stdin: Callable[[], BinaryIO] = lambda: sys.stdin.buffer
+    stdin: Callable[[], RawIOBase | BinaryIO] = _stdin
     errors: Callable[[], Console] = lambda: Console(stderr=True)
     """A console on standard error."""
 
@@ -104,9 +110,11 @@ class Outside:
 
 
 def _write(data: bytes) -> None:
-    stream = sys.stdout.buffer
-    stream.write(data)
-    stream.flush()
+    # Unbuffered, for the same reason as the input; in a test there may be nothing below a buffer.
+    stream = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[stream.write(rest) or 0 :]
 
 
 def discard_output() -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
+from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -91,12 +92,12 @@ class Publishing:
                 yield line
 
 
-async def lines(file: BinaryIO, blocking: Blocking) -> AsyncGenerator[bytes, None]:
+async def lines(file: RawIOBase | BinaryIO, blocking: Blocking) -> AsyncGenerator[bytes, None]:
     """The lines of a file as they come, without their ends. Raises ConfigError for a long one."""
     rest = bytearray()
     while True:
         read = partial(getattr(file, "read1", file.read), _READ_BYTES)
-        data = await blocking(read)
+        data: bytes = await blocking(read)
         *whole, last = data.split(b"\n")
         for line in whole:
             yield bytes(rest + line)

@@ -454,3 +454,27 @@ def test_dead_letters_of_a_reader_from_the_start_are_its_own() -> None:
 def _page() -> Page[int]:
 
     return Page(10)
+
+
+# When it is in the log
+
+
+def test_who_waits_for_the_log_is_told_when_a_later_batch_takes_what_failed() -> None:
+    world = LoggedWorld.logged()
+    Member(world).publish(b"t", b"a")
+    world.commit()
+    told: list[str] = []
+    finished(world.broker.operator.purge_topic("t", 0.0))
+    world.broker.when_logged(lambda: told.append("purged"))
+    world.fail()
+    assert told == []
+    world.commit()
+    assert told == ["purged"]
+
+
+def test_with_nothing_to_log_nobody_waits() -> None:
+    world = LoggedWorld.logged()
+    world.commit()
+    told: list[str] = []
+    world.broker.when_logged(lambda: told.append("at once"))
+    assert told == ["at once"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 
@@ -99,3 +100,26 @@ async def test_a_daemon_that_is_gone_is_told_by_the_status(processes: Processes)
     await daemon.terminate()
     assert (await blipmq("pub", "t", "x"))[0] == 3
     assert (await blipmq("topics"))[0] == 3
+
+
+async def test_an_interrupt_while_it_waits_for_input_ends_it_quietly(
+    processes: Processes,
+) -> None:
+    _, blipmq = await start(processes)
+    process = await trio.lowlevel.open_process(
+        [str(BIN / "blipmq"), "pub", "t"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=blipmq.environment,
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    async with process.stdin, process.stderr:
+        await process.stdin.send_all(b"first\n")
+        while '"published": 1' not in (await blipmq("topics", "--json"))[1]:
+            pass
+        process.send_signal(signal.SIGINT)
+        with trio.fail_after(PATIENCE_SECONDS):
+            told = b"".join([data async for data in process.stderr])
+            assert await process.wait() == 130
+    assert told.strip() == b"blipmq: interrupted"

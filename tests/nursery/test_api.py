@@ -16,7 +16,7 @@ from blipmq.client.client import Client, connect_stream
 from blipmq.config import AdminSettings
 from blipmq.nursery.admin import LOG_SECONDS
 from blipmq.nursery.http_app import BODY_BYTES_MAX
-from tests.nursery.daemon import Daemon, serving
+from tests.nursery.daemon import Daemon, new_disk, serving
 from tests.nursery.web import ADMIN_KEY, Answer, ask
 from tests.peer import KEY
 
@@ -476,3 +476,18 @@ async def test_dead_letters_that_several_subscriptions_have_are_of_one_of_them(
         rows = (await get(daemon, "subscriptions?topic=$dead.t")).json["subscriptions"]
         query = f"topic=t&subscription={rows[0]['id']}"
         assert [row["body"] for row in await letters(daemon, query)] == ["a"]
+
+
+async def test_a_full_disk_takes_a_purge_from_its_reserve(autojump_clock: MockClock) -> None:
+    disk = new_disk()
+    disk.capacity = 64 * 1024
+    async with serving(disk=disk, admin=ADMIN) as daemon:
+        peer = await daemon.client()
+        await peer.subscribe("t")
+        await peer.publish("t", b"a", b"b")
+        disk.capacity = disk.used
+        assert await peer.publish("t", b"no room") != []
+        assert (await post(daemon, "topics/purge", {"topic": "t"})).json == {"purged": 2}
+    async with serving(disk=disk.after_kill(), admin=ADMIN) as daemon:
+        peer = await daemon.client()
+        assert await peer.poll(await peer.subscribe("t")) == []
