@@ -10,6 +10,7 @@ import yaml
 
 from blipmq.broker.limits import Limits, Retries
 from blipmq.config import (
+    AdminSettings,
     Config,
     LoggingSettings,
     WalSettings,
@@ -141,6 +142,7 @@ class TestEnvironment:
         special["limits.backlog_full"] = "drop_oldest"
         special["websocket.path"] = "/mq"
         special["websocket.allowed_origins"] = "https://a.example, http://b.example:8080"
+        special["admin.allowed_keys"] = "a" * 16
         value = special.get(key) or values[its_type]
         if its_type is bool and _setting(Config(), key) is True:
             value = "false"
@@ -424,6 +426,12 @@ class TestOrigin:
 
 def test_the_repr_of_a_configuration_shows_no_api_key() -> None:
     assert "sesame" not in repr(Config(allowed_api_keys=("sesame",)))
+    assert "sesame" not in repr(Config(admin=AdminSettings(("sesame",))))
+
+
+def test_an_admin_key_that_could_be_guessed_is_refused() -> None:
+    expected = "expected a list of strings of 16 to 65535 bytes, found another value at place 2"
+    assert expected in refusal(None, BLIPMQ_ADMIN_ALLOWED_KEYS=f"{'k' * 16},{'k' * 15}")
 
 
 class TestExampleFile:

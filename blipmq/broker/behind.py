@@ -68,6 +68,23 @@ class Behind:
             found.append((max(first, self.number), last, 0))
         return found
 
+    def withdraw(self, number: int) -> bool:
+        """Want this number no more; whether it was wanted."""
+        at = bisect_left(self.pending, number, key=_last)
+        if at < len(self.pending) and self.pending[at][0] <= number:
+            first, last, attempts = self.pending[at]
+            rest = [(first, number - 1, attempts), (number + 1, last, attempts)]
+            self.pending[at : at + 1] = [range_ for range_ in rest if range_[0] <= range_[1]]
+        elif number >= self.number:
+            if number > self.number:
+                self.pending.append((self.number, number - 1, 0))
+            self.number = number + 1
+        else:
+            return False
+        self.bytes -= self.bytes // max(1, self.messages)
+        self.messages -= 1
+        return True
+
     def advance(self, reached: int, place: object | None) -> None:
         """Everything before `reached`, from the floor on, was read."""
         self.reached, self.place = reached, place

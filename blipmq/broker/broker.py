@@ -8,6 +8,7 @@ subscriptions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from heapq import nlargest
 from math import inf
 
@@ -20,6 +21,8 @@ from blipmq.broker.delayed import Delayed
 from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge, Node
 from blipmq.broker.moves import Moves
+from blipmq.broker.operator import Operator
+from blipmq.broker.overview import Overview
 from blipmq.broker.parking import Parking
 from blipmq.broker.publication import Batch, Place, Publication, Publisher
 from blipmq.broker.relay import Relay
@@ -82,9 +85,15 @@ class Broker:
     _publications: list[Publication] = attrs.Factory(list)
     _awaited: int = 0
     """How many of the publications somebody waits for."""
+    _told: list[Callable[[], None]] = attrs.Factory(list)
+    """To be called when what was not handed off yet is in the log."""
     _reserved: int = NUMBERS_RESERVED
     """No number from here on is given out; a checkpoint in the log says so."""
     _relieve_at: int = 0
+    overview: Overview = attrs.field(init=False)
+    """For who watches."""
+    operator: Operator = attrs.field(init=False)
+    """For who may purge, delete and resend."""
     _topics: Topics = attrs.field(init=False)
     _parking: Parking = attrs.field(init=False)
     _sharing: Sharing = attrs.field(init=False)
@@ -124,6 +133,16 @@ class Broker:
         self._dedup = DedupWindow(context)
         self._relay = Relay(context, self._topics)
         context.bury = self._moves.bury
+        self.overview = Overview(context, self._topics, self._sharing, self._subscriptions)
+        self.operator = Operator(
+            context,
+            self._topics,
+            self._sharing,
+            self._moves,
+            self._parking,
+            self._subscriptions,
+            partial(self._close, reason=DropReason.DELETED),
+        )
 
     @property
     def stats(self) -> Stats:
@@ -311,9 +330,17 @@ class Broker:
         context = self.context
         if context.journal is None or not self.has_facts:
             return None
-        batch = Batch(context.journal, self._publications, context.next_number)
-        context.journal, self._publications, self._awaited = [], [], 0
+        batch = Batch(context.journal, self._publications, context.next_number, self._told)
+        context.journal, self._publications, self._awaited, self._told = [], [], 0, []
         return batch
+
+    def when_logged(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when everything that was decided so far and is not yet handed off is in the
+        log; at once if there is nothing. Batches are logged in their order."""
+        if self.context.journal:
+            self._told.append(tell)
+        else:
+            tell()
 
     @property
     def has_publications(self) -> bool:
@@ -336,6 +363,8 @@ class Broker:
         """The batch is in the log: its runs become visible, and their publishers are told."""
         for publication in batch.publications:
             self._commit(publication, now)
+        for tell in batch.told:
+            tell()
 
     def failed(self, batch: Batch, reason: str, now: float) -> None:
         """The log did not take the batch: its runs are taken back, and their publishers are told.
@@ -362,6 +391,7 @@ class Broker:
         assert context.journal is not None
         context.journal[:0] = [f for f in batch.facts if not isinstance(f, RunRecord)]
         self._publications[:0] = own
+        self._told[:0] = batch.told
 
     def _tell_failed(self, publication: Publication, reason: str) -> None:
         run = publication.run

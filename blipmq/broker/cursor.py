@@ -16,7 +16,7 @@ from blipmq.broker.message import NEVER, Delivery, DeliveryTable, Node, Returned
 from blipmq.broker.stats import DropReason
 from blipmq.broker.topic import Topic
 from blipmq.protocol.run import Run
-from blipmq.wal.record import Settled
+from blipmq.wal.record import Settled, SubscriptionState
 
 
 @attrs.define(eq=False)
@@ -102,6 +102,10 @@ class Cursor(ABC):
         lowest = self.unsettled.lowest
         return arrived if lowest is None else min(arrived, lowest.arrived)
 
+    @abstractmethod
+    def state(self) -> SubscriptionState:
+        """What the log has to know of it."""
+
     # Moving
 
     def at_message(self, now: float) -> bool:
@@ -171,6 +175,51 @@ class Cursor(ABC):
             self.context.stats.expired += count
         else:
             self.context.stats.dropped[reason] += count
+
+    # What an operator asks
+
+    @abstractmethod
+    def purge(self, now: float) -> int:
+        """Settle all that waits, and count it as dropped; what is out stays out. How many."""
+
+    @abstractmethod
+    def withdraw(self, number: int, now: float) -> bool:
+        """Take a message of QoS 1 out that waits, for the caller to settle it.
+
+        Returns whether it waits: False when it is out, or settled already.
+        """
+
+    def pass_all(self) -> int:
+        """Move the cursor to the frontier, and settle what it passes; how many messages."""
+        first, end = self.number, self.topic.first_uncommitted
+        passed = self.waiting - self.foreign
+        if self.qos and self.waiting and first is not None:
+            self.settle_numbers(first, end - 1)
+        self.stand_at_frontier()
+        return passed + self.foreign
+
+    def stand_at_frontier(self) -> None:
+        """Move the cursor to the frontier."""
+        self.node, self.index, self.foreign = self.topic.frontier, 0, 0
+        node: Node | None = self.node
+        while node is not None:
+            run = node.run
+            if run is not None and run.qos == 0 and run.first < self.born:
+                self.foreign += run.count
+            node = node.next
+
+    def pass_up_to(self, number: int, now: float) -> list[Delivery]:
+        """Move the cursor behind this number; what it passes, for its first delivery."""
+        passed = []
+        while self.at_message(now):
+            node, run = self.node, self.node.run
+            assert run is not None
+            first, last = run.first + self.index, min(run.last, number)
+            if last < first:
+                break
+            passed.append(Delivery(first, last, run, 0, node.expires, node.arrived))
+            self.step(last - first + 1)
+        return passed
 
     # What a topic asks of its cursors
 

@@ -32,12 +32,12 @@ class Parking:
     def take_over(self, owner: str, topic: bytes) -> Subscription | None:
         """The one of this owner and topic that was parked first, parked no more; if any."""
         parked = self._by_key.get((owner, topic))
-        return self._leave(next(iter(parked))) if parked else None
+        return self.leave(next(iter(parked))) if parked else None
 
     def expire(self, now: float) -> Subscription | None:
         """One whose time has come, parked no more; if any."""
         ends = self.next_end
-        return self._leave(next(iter(self._all))) if ends is not None and ends <= now else None
+        return self.leave(next(iter(self._all))) if ends is not None and ends <= now else None
 
     @property
     def next_end(self) -> float | None:
@@ -45,7 +45,8 @@ class Parking:
         first = next(iter(self._all), None)
         return None if first is None else first.parked_until
 
-    def _leave(self, subscription: Subscription) -> Subscription:
+    def leave(self, subscription: Subscription) -> Subscription:
+        """Park it no more."""
         subscription.parked_until = None
         del self._all[subscription]
         key = subscription.owner, subscription.topic.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
@@ -47,8 +48,12 @@ class Publication:
 
 @attrs.frozen(eq=False)
 class Batch:
-    """What is to be logged together: facts in their order, and the publications among them."""
+    """What is to be logged together: facts in their order, and the publications among them.
+
+    `told` is called when all of that is in the log.
+    """
 
     facts: list[Fact]
     publications: list[Publication]
     next_number: int
+    told: list[Callable[[], None]] = attrs.Factory(list)

@@ -16,6 +16,7 @@ from blipmq.broker.attachment import Attachment
 from blipmq.broker.broker import Broker
 from blipmq.broker.confirms import Confirms, Unconfirmed
 from blipmq.broker.output import DELIVER_BYTES_MAX, Output
+from blipmq.broker.overview import SessionView
 from blipmq.broker.stats import CloseReason
 from blipmq.broker.taken import Messages
 from blipmq.errors import (
@@ -482,6 +483,20 @@ class Session:
 
     def _unauthenticated(self, frame: Frame, now: float) -> None:
         raise AuthenticationFailed(401, "unauthenticated")
+
+    # Watching
+
+    def view(self) -> SessionView:
+        """What an operator sees of it."""
+        return SessionView(
+            self.version,
+            self.owner or None,
+            len(self._subscriptions) + len(self._attachments),
+            sum(attachment.held for attachment in self._attachments.values()),
+            self.uncommitted,
+            self.output.bytes,
+            self.paused_until is not None,
+        )
 
     # The end
 

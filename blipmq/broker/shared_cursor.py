@@ -704,6 +704,60 @@ class SharedCursor(Cursor):
         topic.leave_behind()
         self.context.stats.behind -= 1
 
+    # What an operator asks
+
+    def purge(self, now: float) -> int:
+        purged = 0
+        for delivery in [d for d in self.unsettled if d.holder is None]:
+            self._withdraw(delivery)
+            self.settle_numbers(delivery.first, delivery.last)
+            purged += delivery.count
+        purged += self.pass_all() if self.behind is None else self._purge_behind(self.behind)
+        self.count_lost(purged, DropReason.PURGED)
+        if self in self.context.pressed:
+            self._relieve()
+        self.subscription.on_ready(self)
+        return purged
+
+    def _purge_behind(self, behind: Behind) -> int:
+        """Nothing is read of what is on the disk: its numbers are settled."""
+        purged, end = self.on_disk[0], self.topic.first_uncommitted
+        for first, last, _ in behind.pending:
+            self.settle_numbers(first, last)
+        if behind.number < end:
+            self.settle_numbers(behind.number, end - 1)
+        self.behind = None
+        self.stand_at_frontier()
+        passed = self.node.volatile_messages_before - behind.mark_volatile
+        self.context.stats.dropped[DropReason.BEHIND] += max(0, passed)
+        self.topic.leave_behind()
+        self.context.stats.behind -= 1
+        self.context.loads.pop(self, None)
+        return purged
+
+    def withdraw(self, number: int, now: float) -> bool:
+        if self.behind is None:
+            for delivery in self.pass_up_to(number, now):
+                delivery.cursor = self
+                self.add_waiting(delivery)
+        found = self.unsettled.overlapping(number, number)
+        if not found:
+            return self.behind is not None and self.behind.withdraw(number)
+        if found[0].holder is not None:
+            return False
+        self._withdraw(self._cut(found[0], number, number))
+        return True
+
+    def _withdraw(self, delivery: Delivery) -> None:
+        """Take out what nobody holds."""
+        if delivery.reserved:
+            self._stop_waiting(delivery)
+        elif delivery.deadline == NEVER:
+            self.returned.remove(delivery)
+        self.unsettled.remove(delivery)
+        self._forget_receiver(delivery)
+        self._settled(delivery)
+
     # Messages
 
     def on_visible(self) -> None:

@@ -44,6 +44,9 @@ class Sharing:
     def __len__(self) -> int:
         return len(self._all)
 
+    def find(self, id_: int) -> SharedSubscription | None:
+        return self._all.get(id_)
+
     @property
     def has_patterns(self) -> bool:
         return bool(self._patterns)
@@ -74,6 +77,18 @@ class Sharing:
         else:
             existing = self._make(owner, selector, qos, properties, name, now)
         return existing.join(self.context.give_number(), consumer, properties.prefetch)
+
+    def make(self, owner: str, topic: bytes, name: bytes, now: float) -> SharedSubscription:
+        """A named subscription without members, that never gives up; it gets what is kept.
+
+        Of that name there is none yet. Raises LimitExceeded.
+        """
+        properties = AttachProperties(name=name, max_attempts=0)
+        return self._make(owner, topic, 1, properties, name, now)
+
+    def named(self, topic: bytes, name: bytes) -> SharedSubscription | None:
+        """The subscription of this topic and name."""
+        return self._named.get((topic, False, name))
 
     def _make(
         self,

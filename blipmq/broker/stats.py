@@ -44,6 +44,8 @@ class DropReason(StrEnum):
     """It waited in a subscription that ended with its connection."""
     DELETED = "deleted"
     """It waited in a named subscription that was deleted."""
+    PURGED = "purged"
+    """An operator purged the backlog that it waited in, or dropped it from the dead letters."""
     SUBSCRIPTION_EXPIRED = "subscription_expired"
     """It waited in a parked subscription that nobody took over in time."""
 

@@ -254,3 +254,23 @@ class Subscription(Cursor):
         """The subscription ends: count what nobody will get from it."""
         self.context.stats.inflight -= self._out
         self.context.stats.dropped[reason] += self.held
+
+    # What an operator asks
+
+    def purge(self, now: float) -> int:
+        purged = self.returned.messages
+        for delivery in list(self.returned):
+            self.forget(delivery)
+            self.settle_numbers(delivery.first, delivery.last)
+        purged += self.pass_all()
+        self.count_lost(purged, DropReason.PURGED)
+        return purged
+
+    def withdraw(self, number: int, now: float) -> bool:
+        for delivery in self.pass_up_to(number, now):
+            self.add_waiting(delivery)
+        found = self.unsettled.overlapping(number, number)
+        if not found or found[0].holder is not None:
+            return False
+        self.forget(self._cut_out(found[0], number))
+        return True

@@ -327,6 +327,12 @@ class Topic:
         return None
 
     @property
+    def first_uncommitted(self) -> int:
+        """The number of the first message that is not visible yet, or the next to be given out."""
+        run = self.frontier.run
+        return self.context.next_number if run is None else run.first
+
+    @property
     def uncommitted_qos0(self) -> int:
         """How many QoS 0 messages wait for the commit of what is before them."""
         count = 0

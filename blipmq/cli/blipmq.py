@@ -1,23 +1,24 @@
-"""`blipmq`: what an operator does beside the daemon, and what its exit status means.
-
-0: done, and nothing is wrong. 1: failed, or the log is damaged. 2: the command line or the path
-cannot be used.
-"""
+"""`blipmq`: what an operator does beside the daemon. `statuses` says what its exit status means."""
 
 from __future__ import annotations
 
 import sys
-from typing import Final
 
 import click
 
+from blipmq.cli.completion import completion
+from blipmq.cli.config import config
+from blipmq.cli.dead import dead
+from blipmq.cli.keys import keys
+from blipmq.cli.lists import connections, subs, topics
+from blipmq.cli.outside import Outside, discard_output
+from blipmq.cli.pub import pub
+from blipmq.cli.purge import delete, purge
+from blipmq.cli.statuses import FAILED, INTERRUPTED, advice, status_of
+from blipmq.cli.sub import sub
+from blipmq.cli.top import top
 from blipmq.cli.wal import wal
 from blipmq.errors import BlipMQError
-from blipmq.wal.scan import NoLog
-
-FAILED: Final = 1
-UNUSABLE: Final = 2
-INTERRUPTED: Final = 130
 
 
 def main() -> None:
@@ -25,20 +26,33 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], outside: Outside | None = None) -> int:
     """Carry out one command; its exit status."""
     try:
-        status = command.main(arguments, prog_name="blipmq", standalone_mode=False)
+        status = command.main(
+            arguments, prog_name="blipmq", standalone_mode=False, obj=outside or Outside()
+        )
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("blipmq: interrupted", err=True)
         return INTERRUPTED
+    except BrokenPipeError:
+        discard_output()
+        return FAILED
     except BlipMQError as error:
-        click.echo(f"blipmq: {error}", err=True)
-        return UNUSABLE if isinstance(error, NoLog) else FAILED
+        return _failed(error)
     return status if isinstance(status, int) else 0
+
+
+def _failed(error: BlipMQError) -> int:
+    for line in str(error).splitlines():
+        click.echo(f"blipmq: {line}", err=True)
+    hint = advice(error)
+    if hint is not None:
+        click.echo(f"blipmq: {hint}", err=True)
+    return status_of(error)
 
 
 @click.group()
@@ -47,4 +61,19 @@ def command() -> None:
     """Tools for the BlipMQ message broker."""
 
 
-command.add_command(wal)
+for each in (
+    pub,
+    sub,
+    topics,
+    subs,
+    connections,
+    dead,
+    purge,
+    delete,
+    top,
+    config,
+    keys,
+    wal,
+    completion,
+):
+    command.add_command(each)

@@ -21,7 +21,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from blipmq.cli.json_properties import (
+from blipmq.protocol.json_properties import (
     bytes_json,
     json_bytes,
     json_properties,

@@ -6,6 +6,7 @@ out by who uses it. The value of an API key appears in no error and no repr.
 
 from blipmq.config.load import config_file, load_config, origin
 from blipmq.config.settings import (
+    AdminSettings,
     Config,
     LoggingSettings,
     MetricsSettings,
@@ -19,6 +20,7 @@ from blipmq.config.settings import (
 
 __all__ = [
     "Config",
+    "AdminSettings",
     "WalSettings",
     "ShutdownSettings",
     "LoggingSettings",

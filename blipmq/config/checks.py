@@ -19,6 +19,8 @@ from blipmq.wal.policy import FsyncPolicy
 
 _MAX_API_KEY_BYTES: Final = 65_535  # AUTH carries its length in 16 bits
 
+_ADMIN_KEY_BYTES_MIN: Final = 16
+
 _RANGES: Final[dict[str, tuple[int, int | None]]] = {
     "port": (0, 65_535),
     "metrics_port": (0, 65_535),
@@ -81,7 +83,9 @@ def _check(key: str, its_type: type) -> Check:
     if get_origin(its_type) is Literal:
         return _one_of(get_args(its_type))
     if get_origin(its_type) is tuple:
-        return _origins if key == "websocket.allowed_origins" else _api_keys
+        if key == "websocket.allowed_origins":
+            return _origins
+        return _keys(_ADMIN_KEY_BYTES_MIN if key == "admin.allowed_keys" else 1)
     if key == "websocket.path":
         return _path
     if its_type is int:
@@ -140,19 +144,23 @@ def _fsync_policy(value: object, _: object) -> FsyncPolicy:
     return FsyncPolicy.parse(value)
 
 
-def _api_keys(value: object, _: object) -> tuple[str, ...]:
-    expected = f"a list of strings of 1 to {_MAX_API_KEY_BYTES} bytes"
-    if not isinstance(value, list):
-        raise ValueError(f"expected {expected}, found no list")
-    for place, key in enumerate(value, start=1):
-        if not _is_api_key(key):
-            raise ValueError(f"expected {expected}, found another value at place {place}")
-    return tuple(value)
+def _keys(least_bytes: int) -> Check:
+    expected = f"a list of strings of {least_bytes} to {_MAX_API_KEY_BYTES} bytes"
+
+    def check(value: object, _: object) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"expected {expected}, found no list")
+        for place, key in enumerate(value, start=1):
+            if not _is_key(key, least_bytes):
+                raise ValueError(f"expected {expected}, found another value at place {place}")
+        return tuple(value)
+
+    return check
 
 
-def _is_api_key(value: object) -> bool:
+def _is_key(value: object, least_bytes: int) -> bool:
     try:
-        return isinstance(value, str) and 0 < len(value.encode()) <= _MAX_API_KEY_BYTES
+        return isinstance(value, str) and least_bytes <= len(value.encode()) <= _MAX_API_KEY_BYTES
     except UnicodeEncodeError:  # what a variable that is not UTF-8 is read as
         return False
 

@@ -96,6 +96,14 @@ class WebSocketSettings:
 
 
 @attrs.frozen
+class AdminSettings:
+    """Who may change things over HTTP."""
+
+    allowed_keys: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """Admin keys, of at least 16 bytes each; with none the API is read only."""
+
+
+@attrs.frozen
 class Config:
     """All settings of a daemon, validated if they come from `load_config`."""
 
@@ -129,6 +137,7 @@ class Config:
     metrics: MetricsSettings = MetricsSettings()
     tls: TlsSettings = TlsSettings()
     websocket: WebSocketSettings = WebSocketSettings()
+    admin: AdminSettings = AdminSettings()
 
     @property
     def retries(self) -> Retries:

@@ -23,6 +23,8 @@ from blipmq.errors import ConfigError
 CONFIG_VARIABLE: Final = "BLIPMQ_CONFIG"
 _NO_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "BLIPMQ_PURE"})
 """Variables that are looked at before there is a configuration."""
+CLIENT_PREFIX: Final = "BLIPMQ_CLIENT_"
+"""Variables that begin so are for the command `blipmq`, and no settings."""
 
 
 class Sources:
@@ -66,9 +68,11 @@ class Sources:
         for variable in sorted(environ):
             if variable in _NO_SETTINGS or not variable.startswith(ENVIRONMENT_PREFIX):
                 continue
+            if variable.startswith(CLIENT_PREFIX):
+                continue
             key = known.get(variable)
             if key is not None:
-                self._set(key, variable, _from_text(environ[variable], settings()[key]))
+                self._set(key, variable, from_text(environ[variable], settings()[key]))
             else:
                 self.problems.append(
                     f"environment variable {variable}: unknown; {_variable_hint(variable, known)}"
@@ -159,8 +163,8 @@ _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
 
-def _from_text(text: str, its_type: type) -> object:
-    """`text` as the type asks for; as it is where that cannot be, for the check to refuse."""
+def from_text(text: str, its_type: type) -> object:
+    """`text` as a setting of this type; as it is where that cannot be, for the check to refuse."""
     if get_origin(its_type) is tuple:
         return [item for item in (part.strip() for part in text.split(",")) if item]
     stripped = text.strip()

@@ -45,6 +45,10 @@ class Connection:
     accepted_at: float = attrs.Factory(trio.current_time)
     framing_error: str | None = None
     """What was wrong with what came, when it was no frame."""
+    id: int = attrs.field(
+        default=attrs.Factory(lambda self: next(self.state.connection_ids), takes_self=True),
+        init=False,
+    )
     incoming: Bell = attrs.Factory(Bell)
     session: Session = attrs.field(default=attrs.Factory(_session_of, takes_self=True))
     outgoing: Writer = attrs.field(default=attrs.Factory(_writer_of, takes_self=True))

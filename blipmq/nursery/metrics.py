@@ -1,28 +1,15 @@
-"""What the daemon tells its operator over HTTP: `/metrics`, `/healthz` and `/readyz`.
+"""What the daemon measures: the names of the metrics, and `/metrics`, `/healthz` and `/readyz`.
 
-Owns the names of the metrics and the HTTP connections. Reads the counters of the broker at the
-moment of a scrape and decides nothing. `docs/metrics.md` is the reference of the names.
-
-The HTTP is hypercorn's, connection by connection: its own accept loop sets no bound on the number
-of connections, lets one that fails (a path that is not ASCII is enough) take the others down, and
-sends shielded from cancellation, so that a client which does not read could keep the daemon from
-stopping.
+Reads the counters of the broker at the moment of a scrape and decides nothing. `docs/metrics.md`
+is the reference of the names.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Final
 
 import attrs
-import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope
 from prometheus_client import (
     CollectorRegistry,
     GCCollector,
@@ -35,7 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from blipmq.broker.stats import Backlog, Stats
-from blipmq.errors import ConfigError
+from blipmq.nursery.http_app import Handler, Request, Response, Routes
 
 PREFIX: Final = "blipmq_"
 REST: Final = "rest"
@@ -44,24 +31,12 @@ of a subscription never is."""
 LABEL_CHARACTERS: Final = 128
 """A label value that a client chose is cut to this length."""
 
-CONNECTIONS_MAX: Final = 32
-"""HTTP connections open at once; one more is closed as soon as it is accepted."""
-CONNECTION_SECONDS: Final = 15.0
-"""From the accepted connection to the end of its one response; what takes longer is closed."""
-REQUEST_SECONDS: Final = 5
-"""From the accepted connection to the end of the request's headers."""
-REQUEST_BYTES: Final = 16 * 1024
-"""The largest head of a request."""
-
 FSYNC_BUCKETS_SECONDS: Final = (
     0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005,
     0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
 )  # fmt: skip
 
-_TEXT: Final = b"text/plain; charset=utf-8"
 _EXPOSITION: Final = b"text/plain; version=0.0.4; charset=utf-8"
-
-_logger = logging.getLogger(__name__)
 
 Backlogs = Callable[[int], Iterable[Backlog]]
 """Called with how many rows get labels of their own; gives those with the most messages first. Rows
@@ -320,156 +295,24 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-@attrs.frozen
-class _Response:
-    status: int
-    body: bytes
-    content_type: bytes = _TEXT
-    allow: bytes | None = None
+def metrics_routes(metrics: Metrics) -> Routes:
+    """`/metrics`, `/healthz` and `/readyz`, read only."""
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        headers = [
-            (b"content-type", self.content_type),
-            (b"content-length", b"%d" % len(self.body)),
-            (b"cache-control", b"no-store"),
-        ]
-        if self.allow is not None:
-            headers.append((b"allow", self.allow))
-        return headers
+    async def scrape(request: Request) -> Response:
+        return Response(200, metrics.render(), _EXPOSITION)
 
+    async def health(request: Request) -> Response:
+        return Response(200, b"ok")
 
-@attrs.frozen
-class MetricsApp:
-    """The ASGI application: three paths, read only. It never reads the body of a request."""
-
-    metrics: Metrics
-
-    async def __call__(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000, "reason": None})
-        else:
-            await self._answer(scope["method"], scope["path"], send)
-
-    async def _live(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        while True:
-            event = await receive()
-            if event["type"] == "lifespan.startup":
-                await send({"type": "lifespan.startup.complete"})
-            elif event["type"] == "lifespan.shutdown":
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
-    async def _answer(self, method: str, path: str, send: ASGISendCallable) -> None:
-        try:
-            response = self._respond(method, path)
-        except Exception:
-            _logger.exception("metrics failed")
-            response = _Response(500, b"internal error")
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status,
-                "headers": response.headers(),
-            }
-        )
-        body = b"" if method == "HEAD" else response.body
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-
-    def _respond(self, method: str, path: str) -> _Response:
-        if path not in ("/metrics", "/healthz", "/readyz"):
-            return _Response(404, b"not found")
-        if method not in ("GET", "HEAD"):
-            return _Response(405, b"method not allowed", allow=b"GET, HEAD")
-        if path == "/metrics":
-            return _Response(200, self.metrics.render(), _EXPOSITION)
-        if path == "/healthz":
-            return _Response(200, b"ok")
-        reason = self.metrics.readiness()
+    async def readiness(request: Request) -> Response:
+        reason = metrics.readiness()
         if reason is None:
-            return _Response(200, b"ready")
-        return _Response(503, reason.encode("utf-8", "replace"))
+            return Response(200, b"ready")
+        return Response(503, reason.encode("utf-8", "replace"))
 
-
-def _http_config() -> Config:
-    config = Config()
-    config.accesslog = None
-    config.errorlog = None
-    config.include_server_header = False
-    config.h11_max_incomplete_size = REQUEST_BYTES
-    config.keep_alive_timeout = REQUEST_SECONDS
-    config.keep_alive_max_requests = 0  # one request to a connection, so none is pipelined
-    return config
-
-
-@attrs.frozen
-class HttpServer:
-    """Answers HTTP connections; each is bounded in number, size and time, and fails alone."""
-
-    _app: ASGIWrapper
-    _config: Config = attrs.field(init=False, factory=_http_config)
-    _context: WorkerContext = attrs.field(init=False, factory=partial(WorkerContext, None))
-    _slots: trio.Semaphore = attrs.field(
-        init=False, factory=partial(trio.Semaphore, CONNECTIONS_MAX)
-    )
-
-    async def serve_connection(self, stream: trio.SocketStream) -> None:
-        """Answers the request of this connection and closes it. Whatever the client does, it ends
-        within `CONNECTION_SECONDS`, and at once when it is cancelled."""
-        try:
-            self._slots.acquire_nowait()
-        except trio.WouldBlock:
-            await trio.aclose_forcefully(stream)
-            return
-        try:
-            with trio.move_on_after(CONNECTION_SECONDS):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_close_when_cancelled, stream)
-                    await TCPServer(
-                        self._app,
-                        self._config,
-                        self._context,
-                        ConnectionState({}),
-                        stream,  # type: ignore[arg-type]  # annotated for TLS, and takes both
-                    ).run()
-                    nursery.cancel_scope.cancel()
-        except* Exception:
-            # What a client can send must not end more than its own connection.
-            _logger.debug("HTTP connection failed", exc_info=True)
-        finally:
-            self._slots.release()
-
-
-async def _close_when_cancelled(stream: trio.SocketStream) -> None:
-    """hypercorn shields what it sends from cancellation, but not from a socket that is closed."""
-    try:
-        await trio.sleep_forever()
-    finally:
-        stream.socket.close()
-
-
-async def serve_metrics(
-    metrics: Metrics,
-    addr: str,
-    port: int,
-    *,
-    task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serves until cancelled; reports the address and port that it listens on, once it does.
-
-    Raises `ConfigError` when it cannot listen there. Port 0 takes a free one.
-    """
-    try:
-        listeners = await trio.open_tcp_listeners(port, host=addr)
-    except (OSError, UnicodeError) as error:  # UnicodeError: what cannot be a host name
-        raise ConfigError(
-            f"metrics_addr, metrics_port: cannot listen on {addr}:{port} ({error}); "
-            "expected an address of this machine and a free port, or 0 for any"
-        ) from error
-    server = HttpServer(ASGIWrapper(MetricsApp(metrics)))
-    bound_addr, bound_port = listeners[0].socket.getsockname()[:2]
-    task_status.started((bound_addr, bound_port))
-    await trio.serve_listeners(server.serve_connection, listeners)
+    handlers: dict[str, Handler] = {
+        "/metrics": scrape,
+        "/healthz": health,
+        "/readyz": readiness,
+    }
+    return {path: {"GET": handler} for path, handler in handlers.items()}

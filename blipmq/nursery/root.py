@@ -19,10 +19,14 @@ from blipmq.broker.broker import Broker
 from blipmq.broker.stats import Backlog, Listener
 from blipmq.config import Config
 from blipmq.errors import ConfigError, LogError
+from blipmq.nursery.admin import admin_routes
+from blipmq.nursery.api import read_routes
 from blipmq.nursery.backlog import read_backlogs
 from blipmq.nursery.certificate import open_certificate
+from blipmq.nursery.http_app import HttpApp, together
+from blipmq.nursery.http_server import serve_http
 from blipmq.nursery.listener import address_text, open_ports, serve_connections
-from blipmq.nursery.metrics import Metrics, serve_metrics
+from blipmq.nursery.metrics import Metrics, metrics_routes
 from blipmq.nursery.outside import Outside
 from blipmq.nursery.scheduler import run_scheduler
 from blipmq.nursery.state import DaemonState
@@ -66,11 +70,12 @@ async def serve(
         state.readiness,
         config.metrics.max_labelled_subscriptions,
     )
+    app = http_app(state, metrics)
     async with trio.open_nursery() as outermost:
         try:
             async with trio.open_nursery() as services:
                 metrics_address = await services.start(
-                    serve_metrics, metrics, config.metrics_addr, config.metrics_port
+                    serve_http, app, config.metrics_addr, config.metrics_port
                 )
                 await services.start(_obey_signals, state)
                 await start_log(state, metrics, outermost, services)
@@ -83,6 +88,11 @@ async def serve(
     state.log.info("stopped")
 
 
+def http_app(state: DaemonState, metrics: Metrics) -> HttpApp:
+    """What the operator is served."""
+    return HttpApp(together(metrics_routes(metrics), read_routes(state), admin_routes(state)))
+
+
 async def start_log(
     state: DaemonState, metrics: Metrics, outermost: trio.Nursery, services: trio.Nursery
 ) -> None:
@@ -91,6 +101,7 @@ async def start_log(
     if log is not None and state.queue is not None:
         outermost.start_soon(WalWriter(state, log, metrics, state.queue).run)
         services.start_soon(read_backlogs, state, log.reader())
+        state.reader = log.reader()
 
 
 def _backlogs(state: DaemonState, limit: int) -> list[Backlog]:
@@ -106,7 +117,14 @@ def new_state(config: Config, outside: Outside) -> DaemonState:
     broker = Broker.create(config.limits, config.retention, config.retries, durable=durable)
     broker.context.epoch_ms = outside.time_ms() - trio.current_time() * 1000
     queue = WalQueue(config.wal.queue_batches) if durable else None
-    return DaemonState(config, outside, broker, KeyRing(config.allowed_api_keys), queue)
+    return DaemonState(
+        config,
+        outside,
+        broker,
+        KeyRing(config.allowed_api_keys),
+        KeyRing(config.admin.allowed_keys),
+        queue,
+    )
 
 
 async def _serve_clients(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,6 +21,7 @@ from blipmq.logs import RateLimited
 from blipmq.nursery.bell import Bell
 from blipmq.nursery.outside import Outside
 from blipmq.nursery.wal_queue import WalQueue
+from blipmq.wal.reading import LogReader
 
 if TYPE_CHECKING:
     from blipmq.nursery.certificate import Certificate
@@ -38,13 +41,17 @@ class DaemonState:
     outside: Outside
     broker: Broker
     keys: KeyRing
+    admin_keys: KeyRing
     queue: WalQueue | None
+    reader: LogReader | None = None
+    """Reads messages for an operator, once the log is recovered; None without one."""
     log: FilteringBoundLogger = attrs.Factory(_logger)
     certificate: Certificate | None = None
     """What proves to clients of TLS who this is."""
     connections: set[Connection] = attrs.Factory(set)
     openings: set[trio.CancelScope] = attrs.Factory(set)
     """Clients that have TLS or a WebSocket to agree on before they are connections."""
+    connection_ids: Iterator[int] = attrs.Factory(partial(count, 1))
     changed: Bell = attrs.Factory(Bell)
     """Rung when the scheduler may have to wake earlier than it meant to."""
     stopping: trio.Event = attrs.Factory(trio.Event)

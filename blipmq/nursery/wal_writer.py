@@ -139,6 +139,11 @@ class WalWriter:
                 self._tell(error)
             else:
                 broker.committed(part, trio.current_time())
+        told = Batch([], [], batch.next_number, batch.told)
+        if failure is None:
+            broker.committed(told, trio.current_time())
+        else:
+            broker.failed(told, str(failure), trio.current_time())
         return failure
 
     async def _write(self, batch: Batch) -> None:
@@ -299,4 +304,5 @@ def _together(batches: list[Batch]) -> Batch:
         [fact for batch in batches for fact in batch.facts],
         [publication for batch in batches for publication in batch.publications],
         batches[-1].next_number,
+        [told for batch in batches for told in batch.told],
     )

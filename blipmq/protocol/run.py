@@ -255,6 +255,13 @@ class Run:
         add = dead_letter_property(letter)
         return self._message(index, 0, topic, _NOT_OF_DEAD_LETTERS, add)
 
+    def revived(self, index: int, topic: bytes) -> bytes:
+        """One dead letter as a MESSAGE to the `topic` that it came from, as it was published.
+
+        `made_run` makes runs of such frames.
+        """
+        return self._message(index, 0, topic, (ATTEMPT, DEAD_LETTER), b"")
+
     def _properties_max(self, topic: bytes, body_size: int) -> int:
         """How many bytes of properties fit into a MESSAGE with this topic and body."""
         return min(PROPERTIES_BYTES_MAX, LENGTH_MAX - _MESSAGE_BYTES - len(topic) - body_size)

@@ -15,8 +15,10 @@ import trio
 from blipmq.broker.stats import Stats
 from blipmq.config import Config
 from blipmq.nursery import root
+from blipmq.nursery.http_app import HttpApp
 from blipmq.nursery.metrics import Metrics
 from blipmq.nursery.outside import BlockingRunner, Outside
+from blipmq.nursery.state import DaemonState
 from tests.nursery.network import PORT, MemoryPeer, Network
 from tests.nursery.timed_disk import TimedDisk
 from tests.peer import KEY, PATIENCE_SECONDS
@@ -24,6 +26,7 @@ from tests.peer import KEY, PATIENCE_SECONDS
 T = TypeVar("T")
 
 SIGTERM = 15
+_real_http_app = root.http_app
 
 
 @attrs.define(eq=False)
@@ -75,6 +78,8 @@ class Daemon:
     lines: list[MutableMapping[str, Any]] = attrs.Factory(list)
     """What was logged."""
     _metrics: Metrics | None = None
+    _app: HttpApp | None = None
+    _state: DaemonState | None = None
     _signals: trio.MemorySendChannel[int] = attrs.field(init=False)
     _receive_signals: trio.MemoryReceiveChannel[int] = attrs.field(init=False)
 
@@ -89,6 +94,16 @@ class Daemon:
     def metrics(self) -> Metrics:
         assert self._metrics is not None
         return self._metrics
+
+    @property
+    def state(self) -> DaemonState:
+        assert self._state is not None
+        return self._state
+
+    @property
+    def app(self) -> HttpApp:
+        assert self._app is not None
+        return self._app
 
     def events(self) -> list[str]:
         """The events that were logged."""
@@ -127,16 +142,29 @@ class Daemon:
     def _open_signals(self) -> Iterator[AsyncIterator[int]]:
         yield self._receive_signals
 
-    async def serve_metrics(
+    @contextmanager
+    def replaced(self) -> Iterator[None]:
+        """While it lasts, daemons that start serve no HTTP: the test asks `app` itself."""
+        with (
+            mock.patch.object(root, "http_app", self._http_app),
+            mock.patch.object(root, "serve_http", self._serve_http),
+        ):
+            yield
+
+    def _http_app(self, state: DaemonState, metrics: Metrics) -> HttpApp:
+        self._metrics = metrics
+        self._state = state
+        self._app = _real_http_app(state, metrics)
+        return self._app
+
+    async def _serve_http(
         self,
-        metrics: Metrics,
+        app: HttpApp,
         addr: str,
         port: int,
         *,
         task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Instead of an HTTP server: the test looks at `metrics` itself."""
-        self._metrics = metrics
         task_status.started((addr, port))
         await trio.sleep_forever()
 
@@ -195,7 +223,7 @@ async def serving(
         settings(**changes), disk or new_disk(), runner or InlineRunner(), monotonic=monotonic
     )
     with (
-        mock.patch.object(root, "serve_metrics", daemon.serve_metrics),
+        daemon.replaced(),
         structlog.testing.capture_logs() as daemon.lines,
     ):
         async with trio.open_nursery() as nursery:

@@ -25,16 +25,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from blipmq.broker.stats import NACK_CODES, Backlog, CloseReason, DropReason, Listener, Stats
 from blipmq.errors import ConfigError, Refused, refusal
-from blipmq.nursery.metrics import (
+from blipmq.nursery.http_app import HttpApp
+from blipmq.nursery.http_server import (
     CONNECTION_SECONDS,
     CONNECTIONS_MAX,
-    LABEL_CHARACTERS,
     REQUEST_SECONDS,
     HttpServer,
-    Metrics,
-    MetricsApp,
-    serve_metrics,
+    serve_http,
 )
+from blipmq.nursery.metrics import LABEL_CHARACTERS, Metrics, metrics_routes
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 
@@ -55,6 +54,10 @@ def make_metrics(
         readiness=lambda: reason,
         max_labelled_subscriptions=max_labelled_subscriptions,
     )
+
+
+def app_of(metrics: Metrics) -> HttpApp:
+    return HttpApp(metrics_routes(metrics))
 
 
 def backlog(
@@ -122,7 +125,7 @@ async def request(metrics: Metrics, path: str, method: str = "GET") -> Reply:
         "extensions": {},
     }
     reply = Reply()
-    await MetricsApp(metrics)(scope, never_receive, reply.send)
+    await app_of(metrics)(scope, never_receive, reply.send)
     return reply
 
 
@@ -386,7 +389,7 @@ async def test_the_app_follows_the_lifespan_of_its_server() -> None:
     scope: LifespanScope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
     send_event.send_nowait({"type": "lifespan.startup"})
     send_event.send_nowait({"type": "lifespan.shutdown"})
-    await MetricsApp(make_metrics())(scope, receive_event.receive, send)
+    await app_of(make_metrics())(scope, receive_event.receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
@@ -412,7 +415,7 @@ async def test_a_websocket_is_refused() -> None:
         "state": ConnectionState({}),
         "extensions": {},
     }
-    await MetricsApp(make_metrics())(scope, never_receive, send)
+    await app_of(make_metrics())(scope, never_receive, send)
     assert sent == ["websocket.close"]
 
 
@@ -436,7 +439,7 @@ async def fetch(address: tuple[str, int], head: bytes) -> bytes:
 
 
 def make_server(metrics: Metrics) -> HttpServer:
-    return HttpServer(ASGIWrapper(MetricsApp(metrics)))
+    return HttpServer(ASGIWrapper(app_of(metrics)))
 
 
 def stream_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
@@ -455,7 +458,7 @@ async def exchange(server: HttpServer, data: bytes) -> bytes:
 
 async def test_it_reports_the_address_and_serves_there_until_cancelled() -> None:
     async with trio.open_nursery() as nursery:
-        address = await nursery.start(serve_metrics, make_metrics(), "127.0.0.1", 0)
+        address = await nursery.start(serve_http, app_of(make_metrics()), "127.0.0.1", 0)
         assert address[0] == "127.0.0.1"
         reply = await fetch(address, GET_METRICS)
         assert reply.startswith(b"HTTP/1.1 200 ")
@@ -467,7 +470,7 @@ async def test_it_reports_the_address_and_serves_there_until_cancelled() -> None
 
 async def test_it_serves_ipv6() -> None:
     async with trio.open_nursery() as nursery:
-        address = await nursery.start(serve_metrics, make_metrics(), "::1", 0)
+        address = await nursery.start(serve_http, app_of(make_metrics()), "::1", 0)
         reply = await fetch(address, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert reply.endswith(b"\r\n\r\nok")
         nursery.cancel_scope.cancel()
@@ -477,13 +480,13 @@ async def test_a_port_in_use_is_an_error_of_the_configuration() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port: int = other.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"metrics_port: .* 127\.0\.0\.1:{port} \(.*in use"):
-            await serve_metrics(make_metrics(), "127.0.0.1", port)
+            await serve_http(app_of(make_metrics()), "127.0.0.1", port)
 
 
 @pytest.mark.parametrize("addr", ["192.0.2.1", "no..host"])
 async def test_an_address_not_of_this_machine_is_an_error_of_the_configuration(addr: str) -> None:
     with pytest.raises(ConfigError, match="metrics_addr"):
-        await serve_metrics(make_metrics(), addr, 0)
+        await serve_http(app_of(make_metrics()), addr, 0)
 
 
 async def test_a_connection_is_for_one_request(autojump_clock: trio.testing.MockClock) -> None:

@@ -44,7 +44,7 @@ async def test_it_is_unready_until_its_log_is_read(
 ) -> None:
     daemon = Daemon(settings(), new_disk())
     daemon.runner.hold()
-    with mock.patch("blipmq.nursery.root.serve_metrics", daemon.serve_metrics):
+    with daemon.replaced():
         nursery.start_soon(daemon.serve)
         await wait_all_tasks_blocked()
     assert daemon.metrics.readiness() == "recovering"
@@ -72,7 +72,7 @@ async def test_a_signal_while_the_log_is_read_ends_the_start_and_keeps_everythin
     daemon = Daemon(settings(), disk)
     daemon.runner.hold()
     async with trio.open_nursery() as nursery:
-        with mock.patch("blipmq.nursery.root.serve_metrics", daemon.serve_metrics):
+        with daemon.replaced():
             nursery.start_soon(daemon.serve)
             await wait_all_tasks_blocked()
         daemon.signal()
