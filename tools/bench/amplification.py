@@ -15,13 +15,13 @@ from pathlib import Path
 import attrs
 import click
 
-from tools.bench.clients import Go, working
-from tools.bench.consumers import Consumer, attach, consume
+from tools.bench.blipmq.connection import attach, connect
+from tools.bench.consumers import Consumer, consume
 from tools.bench.daemon import API_KEY, running_daemon
 from tools.bench.directory import device_bytes, directory_option, log_directory, size_bytes
+from tools.bench.load.clients import Go, working
 from tools.bench.publishers import Publishers
 from tools.bench.table import show
-from tools.bench.wire import connect
 
 TOPIC = b"amplification"
 NAME = b"all"

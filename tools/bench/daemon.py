@@ -66,11 +66,16 @@ class MeasuredDaemon:
 
 @contextmanager
 def running_daemon(
-    wal_path: str, fsync_policy: str, settings: Mapping[str, str] | None = None
+    wal_path: str,
+    fsync_policy: str,
+    settings: Mapping[str, str] | None = None,
+    *,
+    python: str | None = None,
 ) -> Iterator[MeasuredDaemon]:
     """Start a broker on free ports, and end it with SIGTERM. An empty `wal_path`: no log.
 
     `settings` are variables of its environment; what they do not name is as by default.
+    `python` is the interpreter that has the broker, if it is not this one.
     """
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("BLIPMQ_")}
     environment = {
@@ -83,7 +88,7 @@ def running_daemon(
         "BLIPMQ_LOGGING_FORMAT": "json",
         **(settings or {}),
     }
-    command = [sys.executable, "-m", "blipmq"]
+    command = [python or sys.executable, "-P", "-m", "blipmq"]
     began = time.perf_counter()
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:

@@ -1,0 +1,107 @@
+"""When a publisher may send: the bounds, the schedule of a rate, and the end."""
+
+from __future__ import annotations
+
+import time
+
+from tools.bench.load.counters import Counters
+from tools.bench.load.work import Work
+
+_PAUSE_NS = 200_000
+_SPIN_NS = 150_000
+"""A sleep ends late by less than this; the rest before a message of a schedule is spun away."""
+
+
+class Pace:
+    """Of one publisher. `sent` counts what it was allowed, `confirmed` is kept by its user."""
+
+    def __init__(self, work: Work, place: int, counters: Counters) -> None:
+        self.sent = 0
+        self.confirmed = 0
+        self.final = work.published_by(place)
+        self._place = place
+        self._counters = counters
+        self._subscribers = [] if work.preload else counters.sharing(place)
+        self._block = work.block
+        self._most_ahead = work.ahead - work.spare
+        self._window = work.window if work.guarantee else None
+        self._interval_ns = None if work.rate is None else work.publishers / work.rate * 1e9
+        self._offset = place / work.publishers
+        self._seconds = work.seconds
+        self._began_ns = 0
+        self._deadline_ns: float | None = None
+        self._next_ns = 0.0
+
+    def begin(self) -> int:
+        """Start the clock; what it shows, in ns."""
+        self._began_ns = time.monotonic_ns()
+        if self._seconds is not None:
+            self._deadline_ns = self._began_ns + self._seconds * 1e9
+        if self._interval_ns is not None:
+            self._next_ns = self._began_ns + self._offset * self._interval_ns
+        return self._began_ns
+
+    @property
+    def done(self) -> bool:
+        """Nothing is left to be sent; some may not be confirmed."""
+        return self.sent == self.final
+
+    @property
+    def window_full(self) -> bool:
+        """Only a confirm makes room."""
+        return self._window is not None and self.sent - self.confirmed >= self._window
+
+    def take(self) -> int:
+        """How many messages to send now, which then count as sent; 0 to wait for `pause_ns`."""
+        now = time.monotonic_ns()
+        if self.final is None and self._deadline_ns is not None and now >= self._deadline_ns:
+            # One more comes, so that nobody waits in vain who has had everything before.
+            self.final = self._counters.final[self._place] = self.sent + 1
+        count = self._block
+        if self.final is not None:
+            count = min(count, self.final - self.sent)
+        wanted = count
+        if self._window is not None:
+            count = min(count, self._window - (self.sent - self.confirmed))
+        if self._interval_ns is not None:
+            count = min(count, int((now - self._next_ns) // self._interval_ns) + 1)
+        room = self._room() if count > 0 else 0
+        if room < count:
+            # Small pieces cost everybody more than waiting for room for a whole block.
+            count = room if self._interval_ns is not None or room >= wanted else 0
+        if count <= 0:
+            return 0
+        self.sent += count
+        self._counters.sent[self._place] = self.sent
+        return count
+
+    def _room(self) -> int:
+        if not self._subscribers:
+            return self._block
+        outstanding = max(self._counters.outstanding(place) for place in self._subscribers)
+        return self._most_ahead - outstanding
+
+    def stamps(self, count: int) -> list[int] | None:
+        """The times at which the messages just taken should have been sent; None: now."""
+        if self._interval_ns is None:
+            return None
+        first = self._next_ns
+        self._next_ns += count * self._interval_ns
+        return [int(first + at * self._interval_ns) for at in range(count)]
+
+    def pause_ns(self) -> int:
+        """How long to wait when nothing may be sent, in a program that has others to run."""
+        if self._interval_ns is None:
+            return _PAUSE_NS
+        return max(0, int(self._next_ns - time.monotonic_ns())) or _PAUSE_NS
+
+    def pause(self) -> None:
+        """Wait as `pause_ns` says, to the microsecond where there is a schedule."""
+        if self._interval_ns is None or self._next_ns <= time.monotonic_ns():
+            time.sleep(_PAUSE_NS / 1e9)
+            return
+        spare = self._next_ns - _SPIN_NS - time.monotonic_ns()
+        if spare > 0:
+            time.sleep(spare / 1e9)
+        while time.monotonic_ns() < self._next_ns:
+            pass
