@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 from tools.bench.load.body import NUMBER, NUMBER_AT, NUMBER_LOW_AT, STAMP
 from tools.bench.load.latencies import Latencies
 from tools.bench.load.work import Miscounted, Work
 
 
 class Arrivals:
-    """Of one subscriber. `now_ns` is set by who reads, once for each read.
+    """Of one subscriber. `now_ns` is set by who reads, once for each read; 0: it is looked up.
 
     Raises Miscounted when a message of a stream is not the one that follows.
     """
@@ -69,7 +71,8 @@ class Arrivals:
         raise Miscounted("messages are not in order")
 
     def _stamp(self, data: bytes | bytearray | memoryview, at: int) -> None:
-        self.latencies.add(self.now_ns - STAMP.unpack_from(data, at)[0])
+        now = self.now_ns or time.monotonic_ns()
+        self.latencies.add(now - STAMP.unpack_from(data, at)[0])
 
     def _complaint(self, stream: int, number: int) -> str:
         if stream not in self._next:

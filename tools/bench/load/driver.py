@@ -81,6 +81,10 @@ class Publishing:
     def window_full(self) -> bool:
         return self._pace.window_full
 
+    def keep_no_window(self) -> None:
+        """The library bounds what is not confirmed itself."""
+        self._pace.window = None
+
     def pause_seconds(self) -> float:
         return self._pace.pause_ns() / 1e9
 
@@ -104,6 +108,7 @@ class Consuming:
         self.name = f"bench-{place}"
         self.arrivals = Arrivals(work, place)
         self.began_ns = 0
+        self.received_ns = 0
         self._counters = counters
         self._go = go
         self._goal: int | None = None
@@ -117,17 +122,19 @@ class Consuming:
     def take(self, content: bytes) -> bool:
         """Count a message; whether it was the last one. Raises Miscounted."""
         arrivals = self.arrivals
-        arrivals.now_ns = time.monotonic_ns()
         arrivals.one(content, 0)
         received = arrivals.received
-        if received % _PROGRESS_EVERY == 0 or self._goal is None:
-            self._counters.received[self.place] = received
-            if self._goal is None:
-                self._goal = self._counters.goal(self.place)
-        if received == self._goal:
-            self._counters.received[self.place] = received
-            return True
-        return False
+        if received % _PROGRESS_EVERY and self._goal is not None and received < self._goal:
+            return False
+        self._counters.received[self.place] = received
+        if self._goal is None:
+            self._goal = self._counters.goal(self.place)
+        if self._goal is None or received < self._goal:
+            return False
+        if received > self._goal:
+            raise Miscounted(f"{received:,} messages of {self._goal:,}: some came twice")
+        self.received_ns = time.monotonic_ns()
+        return True
 
 
 class ClientDriver(Protocol):

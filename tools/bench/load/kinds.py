@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
 import attrs
@@ -20,6 +22,8 @@ from tools.bench.load.server import Address
 from tools.bench.load.subscribing import WireSubscriber
 from tools.bench.load.wire import WireProtocol
 from tools.bench.load.work import Miscounted, Work
+
+_LEAVE_SECONDS = 5.0
 
 
 @attrs.frozen
@@ -86,6 +90,7 @@ class WireClients:
             publisher.run(pace)
             ended = time.monotonic_ns()
             yield Report(began, ended, pace.sent, publisher.latencies.encoded())
+            _leave(sock)
 
     def consume(
         self, address: Address, work: Work, place: int, counters: Counters, go: Go
@@ -165,7 +170,7 @@ class LibraryClients:
         arrivals = consuming.arrivals
         if arrivals.received != (goal := counters.goal(place)):
             raise Miscounted(f"{arrivals.received:,} messages of {goal} were received")
-        ended = time.monotonic_ns() if work.guarantee else arrivals.now_ns
+        ended = time.monotonic_ns() if work.guarantee else consuming.received_ns
         yield Report(consuming.began_ns, ended, arrivals.received, arrivals.latencies.encoded())
 
     def round_trips(self, address: Address, work: Work, go: Go) -> Iterator[Report]:
@@ -175,3 +180,12 @@ class LibraryClients:
             raise Miscounted("not every message came back")
         ended = time.monotonic_ns()
         yield Report(trips.began_ns, ended, work.messages or 0, trips.latencies.encoded())
+
+
+def _leave(sock: socket.socket) -> None:
+    """Close so that the broker still reads all: closed over unread bytes, it might not."""
+    sock.settimeout(_LEAVE_SECONDS)
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(1 << 16):
+            pass

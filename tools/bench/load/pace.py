@@ -13,7 +13,10 @@ _SPIN_NS = 150_000
 
 
 class Pace:
-    """Of one publisher. `sent` counts what it was allowed, `confirmed` is kept by its user."""
+    """Of one publisher. `sent` counts what it was allowed, `confirmed` is kept by its user.
+
+    `window` is the most that may be unconfirmed; None: any number.
+    """
 
     def __init__(self, work: Work, place: int, counters: Counters) -> None:
         self.sent = 0
@@ -24,7 +27,7 @@ class Pace:
         self._subscribers = [] if work.preload else counters.sharing(place)
         self._block = work.block
         self._most_ahead = work.ahead - work.spare
-        self._window = work.window if work.guarantee else None
+        self.window = work.window if work.guarantee else None
         self._interval_ns = None if work.rate is None else work.publishers / work.rate * 1e9
         self._offset = place / work.publishers
         self._seconds = work.seconds
@@ -49,7 +52,7 @@ class Pace:
     @property
     def window_full(self) -> bool:
         """Only a confirm makes room."""
-        return self._window is not None and self.sent - self.confirmed >= self._window
+        return self.window is not None and self.sent - self.confirmed >= self.window
 
     def take(self) -> int:
         """How many messages to send now, which then count as sent; 0 to wait for `pause_ns`."""
@@ -61,8 +64,8 @@ class Pace:
         if self.final is not None:
             count = min(count, self.final - self.sent)
         wanted = count
-        if self._window is not None:
-            count = min(count, self._window - (self.sent - self.confirmed))
+        if self.window is not None:
+            count = min(count, self.window - (self.sent - self.confirmed))
         if self._interval_ns is not None:
             count = min(count, int((now - self._next_ns) // self._interval_ns) + 1)
         room = self._room() if count > 0 else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -55,7 +56,7 @@ class Work:
     ahead: int = AHEAD_MESSAGES
     window: int = WINDOW_MESSAGES
     preload: bool = False
-    topic_prefix: str = "bench"
+    topic_prefix: str = attrs.field(factory=lambda: f"bench-{secrets.token_hex(3)}")
 
     def __attrs_post_init__(self) -> None:
         if (self.messages is None) == (self.seconds is None):
