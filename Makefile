@@ -81,15 +81,23 @@ $(CHAOS:%=chaos-%): chaos-%: $(READY)
 	$(BIN)/python -m tools.chaos.$(subst -,_,$*) $(CHAOS_OPTIONS)
 
 .PHONY: bench
-bench: $(READY)  ## messages a second through one broker, version 1
-	$(BIN)/python -m tools.bench.throughput $(BENCH_OPTIONS)
+bench: $(READY)  ## what one broker does, mode by mode, for both kinds of client
+	$(BIN)/python -m tools.bench $(or $(BENCH_MODES),all) --client both $(BENCH_OPTIONS)
 
-BENCH := confirm backlog amplification recovery fanout
+.PHONY: bench-smoke
+bench-smoke: $(READY)  ## every mode of the bench once, small: it counts right (part of the tests)
+	$(BIN)/python -m pytest tests/tools tests/daemon/test_bench.py tests/daemon/test_bench_modes.py
 
-.PHONY: bench-durability $(BENCH:%=bench-%)
-bench-durability: $(BENCH:%=bench-%)  ## what durability costs; bench-confirm, -backlog and so on for one
+.PHONY: bench-guard
+bench-guard: $(READY)  ## this checkout against the last tag, in alternation; fails below 0.9
+	$(BIN)/python -m tools.bench.guard $(BENCH_OPTIONS)
 
-$(BENCH:%=bench-%): bench-%: $(READY)
+DURABILITY := confirm backlog amplification recovery
+
+.PHONY: bench-durability $(DURABILITY:%=bench-%)
+bench-durability: $(DURABILITY:%=bench-%)  ## what durability costs; bench-confirm, -backlog and so on for one
+
+$(DURABILITY:%=bench-%): bench-%: $(READY)
 	$(BIN)/python -m tools.bench.$* $(BENCH_OPTIONS)
 
 $(TYPING_READY): pyproject.toml tools/typecheck/requirements.lock

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import attrs
 
+from tools.bench.load import server as account
+
 API_KEY = "bench"
+
+
+class DidNotStart(Exception):
+    """The broker ended before it took clients; what it said."""
 
 
 @attrs.define
@@ -39,8 +45,7 @@ class MeasuredDaemon:
 
     def cpu_seconds(self) -> float:
         """Processor time so far, user and system."""
-        fields = self._account("stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return account.cpu_seconds([self.process.pid])
 
     def memory_bytes(self) -> int:
         """What it has in memory now, files that it has mapped included."""
@@ -48,11 +53,11 @@ class MeasuredDaemon:
 
     def peak_memory_bytes(self) -> int:
         """The most that it had in memory, since its start or `forget_peak`."""
-        return self._number("status", "VmHWM") * 1024
+        return account.peak_memory_bytes([self.process.pid])
 
     def forget_peak(self) -> None:
         """Let `peak_memory_bytes` begin anew."""
-        self._account("clear_refs").write_text("5")
+        account.forget_peak([self.process.pid])
 
     def written_bytes(self) -> int:
         """Bytes that it gave to files."""
@@ -107,4 +112,4 @@ def _ready(process: subprocess.Popen[str]) -> dict[str, str]:
             event: dict[str, str] = json.loads(line)
             if event["event"] == "ready":
                 return event
-    raise RuntimeError(f"the broker did not start:\n{told}")
+    raise DidNotStart(f"the broker did not start:\n{told}")

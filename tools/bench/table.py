@@ -33,6 +33,8 @@ def _show_table(rows: Rows) -> None:
 
 
 def _text(value: object) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, float):
         return f"{value:,.0f}" if value >= 1000 else f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

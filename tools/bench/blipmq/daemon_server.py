@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from tools.bench.daemon import API_KEY, running_daemon
+from tools.bench.daemon import running_daemon
 from tools.bench.directory import log_directory
 from tools.bench.load.server import Address
 
@@ -61,7 +61,6 @@ class GivenServer:
     """One that runs already; nothing is known of its processes and settings."""
 
     address: Address
-    api_key: str = API_KEY
     name: str = "blipmq"
 
     @property

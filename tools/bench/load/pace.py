@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from tools.bench.load.counters import Counters
 from tools.bench.load.work import Work
@@ -18,10 +19,17 @@ class Pace:
     `window` is the most that may be unconfirmed; None: any number.
     """
 
-    def __init__(self, work: Work, place: int, counters: Counters) -> None:
+    def __init__(
+        self,
+        work: Work,
+        place: int,
+        counters: Counters,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self.sent = 0
         self.confirmed = 0
         self.final = work.published_by(place)
+        self._clock_ns = clock_ns
         self._place = place
         self._counters = counters
         self._subscribers = [] if work.preload else counters.sharing(place)
@@ -37,7 +45,7 @@ class Pace:
 
     def begin(self) -> int:
         """Start the clock; what it shows, in ns."""
-        self._began_ns = time.monotonic_ns()
+        self._began_ns = self._clock_ns()
         if self._seconds is not None:
             self._deadline_ns = self._began_ns + self._seconds * 1e9
         if self._interval_ns is not None:
@@ -56,7 +64,7 @@ class Pace:
 
     def take(self) -> int:
         """How many messages to send now, which then count as sent; 0 to wait for `pause_ns`."""
-        now = time.monotonic_ns()
+        now = self._clock_ns()
         if self.final is None and self._deadline_ns is not None and now >= self._deadline_ns:
             # One more comes, so that nobody waits in vain who has had everything before.
             self.final = self._counters.final[self._place] = self.sent + 1
@@ -96,15 +104,15 @@ class Pace:
         """How long to wait when nothing may be sent, in a program that has others to run."""
         if self._interval_ns is None:
             return _PAUSE_NS
-        return max(0, int(self._next_ns - time.monotonic_ns())) or _PAUSE_NS
+        return max(0, int(self._next_ns - self._clock_ns())) or _PAUSE_NS
 
     def pause(self) -> None:
         """Wait as `pause_ns` says, to the microsecond where there is a schedule."""
-        if self._interval_ns is None or self._next_ns <= time.monotonic_ns():
+        if self._interval_ns is None or self._next_ns <= self._clock_ns():
             time.sleep(_PAUSE_NS / 1e9)
             return
-        spare = self._next_ns - _SPIN_NS - time.monotonic_ns()
+        spare = self._next_ns - _SPIN_NS - self._clock_ns()
         if spare > 0:
             time.sleep(spare / 1e9)
-        while time.monotonic_ns() < self._next_ns:
+        while self._clock_ns() < self._next_ns:
             pass

@@ -77,7 +77,7 @@ def run(
     ]
     with ready([*subscribers, *publishers]) as processes:
         consuming, publishing = processes[: work.subscribers], processes[work.subscribers :]
-        _pin(running, processes, pinning)
+        pin_all(running, processes, pinning)
         account.forget_peak(running.pids)
         watch = _Watch(counters, patience_seconds)
         published: list[Report] = []
@@ -94,7 +94,9 @@ def run(
     received = reports[: work.subscribers]
     published = published or reports[work.subscribers :]
     _check(counters, received)
-    return _result(running, clients.kind, published, received, reports, cpu, peak)
+    result = summary(running, clients.kind, published, received, reports, cpu, peak)
+    # How long messages lay there before anyone came for them is no latency.
+    return attrs.evolve(result, latency=None) if work.preload else result
 
 
 def round_trips(
@@ -106,7 +108,7 @@ def round_trips(
     """
     clients.prepare(running.address, work)
     with ready([partial(clients.round_trips, running.address, work)]) as processes:
-        _pin(running, processes, pinning)
+        pin_all(running, processes, pinning)
         account.forget_peak(running.pids)
         cpu = account.cpu_seconds(running.pids)
         _let_go(processes)
@@ -114,10 +116,10 @@ def round_trips(
         cpu = account.cpu_seconds(running.pids) - cpu
         peak = account.peak_memory_bytes(running.pids)
     clients.conclude(running.address, work)
-    return _result(running, clients.kind, [], [report], [report], cpu, peak)
+    return summary(running, clients.kind, [], [report], [report], cpu, peak)
 
 
-def _result(
+def summary(
     running: Running,
     kind: str,
     published: list[Report],
@@ -126,6 +128,7 @@ def _result(
     cpu: float,
     peak: int,
 ) -> Result:
+    """Of what clients report; time counts from the first to the last of `timed`."""
     seconds = (max(r.ended_ns for r in timed) - min(r.began_ns for r in timed)) / 1e9
     count = sum(report.messages for report in received)
     sent = sum(report.messages for report in published) or count
@@ -191,7 +194,8 @@ def _let_go(clients: Sequence[Client[Report]]) -> None:
         client.go()
 
 
-def _pin(running: Running, clients: Sequence[Client[Report]], pinning: Pinning | None) -> None:
+def pin_all(running: Running, clients: Sequence[Client[Report]], pinning: Pinning | None) -> None:
+    """Hold the broker and the clients to their cores."""
     if pinning is None:
         return
     if pinning.server:
