@@ -86,7 +86,7 @@ class Publishing:
         self._pace.window = None
 
     def pause_seconds(self) -> float:
-        return self._pace.pause_ns() / 1e9
+        return max(0, self._pace.resume_ns() - time.monotonic_ns()) / 1e9
 
     def confirm(self, count: int, sent_ns: int | None = None) -> None:
         """So many more are confirmed, sent at that time of `time.monotonic_ns` if it is known."""

@@ -9,8 +9,6 @@ from tools.bench.load.counters import Counters
 from tools.bench.load.work import Work
 
 _PAUSE_NS = 200_000
-_SPIN_NS = 150_000
-"""A sleep ends late by less than this; the rest before a message of a schedule is spun away."""
 
 
 class Pace:
@@ -63,7 +61,7 @@ class Pace:
         return self.window is not None and self.sent - self.confirmed >= self.window
 
     def take(self) -> int:
-        """How many messages to send now, which then count as sent; 0 to wait for `pause_ns`."""
+        """How many messages to send now, which then count as sent; 0 to wait until `resume_ns`."""
         now = self._clock_ns()
         if self.final is None and self._deadline_ns is not None and now >= self._deadline_ns:
             # One more comes, so that nobody waits in vain who has had everything before.
@@ -100,19 +98,14 @@ class Pace:
         self._next_ns += count * self._interval_ns
         return [int(first + at * self._interval_ns) for at in range(count)]
 
-    def pause_ns(self) -> int:
-        """How long to wait when nothing may be sent, in a program that has others to run."""
-        if self._interval_ns is None:
-            return _PAUSE_NS
-        return max(0, int(self._next_ns - self._clock_ns())) or _PAUSE_NS
+    @property
+    def scheduled(self) -> bool:
+        """There is a rate, so each message has its time."""
+        return self._interval_ns is not None
 
-    def pause(self) -> None:
-        """Wait as `pause_ns` says, to the microsecond where there is a schedule."""
-        if self._interval_ns is None or self._next_ns <= self._clock_ns():
-            time.sleep(_PAUSE_NS / 1e9)
-            return
-        spare = self._next_ns - _SPIN_NS - self._clock_ns()
-        if spare > 0:
-            time.sleep(spare / 1e9)
-        while self._clock_ns() < self._next_ns:
-            pass
+    def resume_ns(self) -> int:
+        """When to try again, if nothing may be sent now."""
+        now = self._clock_ns()
+        if self._interval_ns is not None and self._next_ns > now:
+            return int(self._next_ns)
+        return now + _PAUSE_NS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections import deque
@@ -13,6 +14,8 @@ from tools.bench.load.wire import PublishCodec, Refused
 from tools.bench.load.work import Miscounted, Work
 
 _READ_BYTES = 1 << 18
+_SPIN_NS = 150_000
+"""A sleep ends late by less than this; the rest before a message of a schedule is spun away."""
 
 
 class WirePublisher:
@@ -79,8 +82,19 @@ class WirePublisher:
             elif pace.window_full:
                 pace.confirmed += self.confirmed(wait=True)
             else:
-                if pace.sent > pace.confirmed:
-                    pace.confirmed += self.confirmed(wait=False)
-                pace.pause()
+                self._wait(pace)
         while self._confirms and pace.confirmed < pace.sent:
             pace.confirmed += self.confirmed(wait=True)
+
+    def _wait(self, pace: Pace) -> None:
+        """Until the pace may allow more: its time has come, or something was confirmed."""
+        until = pace.resume_ns()
+        spin_ns = _SPIN_NS if pace.scheduled else 0
+        while (left := until - time.monotonic_ns()) > 0:
+            sleep = max(0, left - spin_ns) / 1e9
+            if self._confirms and pace.confirmed < pace.sent:
+                if select.select([self._sock], [], [], sleep)[0]:
+                    pace.confirmed += self.confirmed(wait=True)
+                    return
+            elif sleep:
+                time.sleep(sleep)
