@@ -13,6 +13,8 @@ import pytest
 
 from tests.peer import PATIENCE_SECONDS
 from tools.bench.daemon import running_daemon
+from tools.bench.guard.__main__ import Bench
+from tools.bench.guard.verdict import Side, Subject
 from tools.bench.modes import MODES, Shape
 
 ROOT: Final = Path(__file__).parents[2]
@@ -25,7 +27,7 @@ BOTH = [
 ]
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tools.bench", *arguments]
     return subprocess.run(
         command,
@@ -39,7 +41,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def measured(*arguments: str) -> dict[str, Any]:
     """The one row of that run."""
-    found = bench(*arguments, "--json")
+    found = run_bench(*arguments, "--json")
     assert found.returncode == 0, found.stderr
     (row,) = json.loads(found.stdout)["bench"]
     assert isinstance(row, dict)
@@ -91,6 +93,14 @@ def test_at_a_rate_every_message_has_a_latency(kind: str) -> None:
     assert 0 < latency["p50_us"] <= latency["p95_us"] <= latency["p99_us"] <= latency["max_us"]
 
 
+@pytest.mark.parametrize("kind", ["wire", "client"])
+def test_the_guard_gets_a_figure_of_either_side(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "tools").symlink_to(ROOT / "tools")
+    pythons = dict.fromkeys(Side, sys.executable)
+    bench = Bench(pythons, tmp_path, ("--total-messages", str(MESSAGES)))
+    assert all(bench.figure(side, Subject("qos0", kind)) > 0 for side in Side)
+
+
 def test_a_log_is_used_when_it_is_asked_for(tmp_path: Path) -> None:
     options = ["--use-wal", "--fsync-policy", "every_n:64", "--directory", str(tmp_path)]
     row = measured("qos1", "--total-messages", str(MESSAGES), *options)
@@ -99,7 +109,7 @@ def test_a_log_is_used_when_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_people_get_a_table_that_says_which_client_it_was() -> None:
-    found = bench("qos0", "--client", "both", "--total-messages", str(MESSAGES))
+    found = run_bench("qos0", "--client", "both", "--total-messages", str(MESSAGES))
     assert found.returncode == 0, found.stderr
     lines = [line.split() for line in found.stdout.splitlines()]
     kinds = [line[1] for line in lines if line[:1] == ["qos0"]]
@@ -139,13 +149,13 @@ def test_a_running_broker_is_measured(address: str, kind: str) -> None:
     ],
 )
 def test_what_cannot_be_is_said(arguments: list[str], message: str) -> None:
-    found = bench(*arguments)
+    found = run_bench(*arguments)
     assert found.returncode == 2
     assert message in found.stderr
     assert "Traceback" not in found.stderr
 
 
 def test_a_wrong_key_is_said(address: str) -> None:
-    found = bench("qos0", "--address", address, "--api-key", "wrong")
+    found = run_bench("qos0", "--address", address, "--api-key", "wrong")
     assert found.returncode == 2
     assert "invalid API key" in found.stderr

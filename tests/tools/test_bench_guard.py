@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+import attrs
 import pytest
+from click.testing import CliRunner, Result
 
-from tools.bench.guard.__main__ import figure, line
-from tools.bench.guard.checkout import NoBase, find_base
+from tools.bench.guard import __main__ as guard_main
+from tools.bench.guard.__main__ import Bench, CannotMeasure, figure, line
+from tools.bench.guard.checkout import Base, NoBase, find_base
 from tools.bench.guard.verdict import Compared, Side, Subject, take_turns
 
 QOS0, LATENCY = Subject("qos0", "wire"), Subject("latency", "wire")
@@ -62,6 +67,57 @@ def test_more_is_better_also_of_latencies() -> None:
     assert figure(row("qos0", 100.0, 5.0)) == 5.0
     assert figure(row("latency", 100.0, 5.0)) > figure(row("latency", 200.0, 9.0))
     assert figure(row("confirm", 100.0, 5.0)) > figure(row("confirm", 200.0, 9.0))
+
+
+@attrs.frozen
+class Fakes:
+    """In place of a checkout and of measuring: `THIS` has a figure, the base has 1."""
+
+    monkeypatch: pytest.MonkeyPatch
+
+    def guard(self, figure: float, *arguments: str) -> Result:
+        def measure(bench: Bench, side: Side, subject: Subject) -> float:
+            return figure if side is Side.THIS else 1.0
+
+        self.monkeypatch.setattr(Bench, "figure", measure)
+        self.monkeypatch.setattr(guard_main, "find_base", lambda asked: Base("c0ffee", "v1"))
+        self.monkeypatch.setattr(guard_main, "checked_out", lambda base: nullcontext("python"))
+        return CliRunner().invoke(guard_main.main, list(arguments))
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
+    return Fakes(monkeypatch)
+
+
+def test_as_fast_as_the_base_is_fine(fakes: Fakes) -> None:
+    found = fakes.guard(0.95)
+    assert found.exit_code == 0
+    assert "holds" in found.stdout
+    assert "v1" in found.stderr
+
+
+def test_slower_than_the_base_fails(fakes: Fakes) -> None:
+    found = fakes.guard(0.85)
+    assert found.exit_code == 1
+    assert "below 0.9" in found.stdout
+
+
+def test_the_ratios_are_there_for_programs(fakes: Fakes) -> None:
+    found = fakes.guard(2.0, "--json", "--mode", "qos0", "--client", "wire", "--rounds", "3")
+    (row,) = json.loads(found.stdout)["guard"]
+    assert (row["mode"], row["median"], row["verdict"]) == ("qos0", 2.0, "holds")
+
+
+def test_a_bench_that_fails_is_no_verdict(fakes: Fakes) -> None:
+    def fail(bench: Bench, side: Side, subject: Subject) -> float:
+        raise CannotMeasure("a message was lost")
+
+    fakes.guard(1.0)
+    fakes.monkeypatch.setattr(Bench, "figure", fail)
+    found = CliRunner().invoke(guard_main.main, [])
+    assert found.exit_code == 2
+    assert "a message was lost" in found.stderr
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from tools.bench.load.runner import Pinning, Result, round_trips, run
 from tools.bench.load.server import Address, Server
 from tools.bench.load.work import AHEAD_MESSAGES, WINDOW_MESSAGES, Guarantee, Work
 from tools.bench.modes import LIBRARY_SHARE, MODES, Mode, Shape
+from tools.bench.table import TITLE
 
 RATE_SECONDS = 5.0
 """How long a rate is kept up when nothing says how long."""
@@ -115,7 +116,7 @@ class Line:
     p50: float | None
     p95: float | None
     p99: float | None
-    p99_9: float | None
+    p99_9: float | None = attrs.field(metadata={TITLE: "p99.9"})
     max: float | None
     cpu: float | None
     peak_mib: float | None

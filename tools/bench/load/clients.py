@@ -137,3 +137,5 @@ def _run(work: Work[T], pipe: Connection) -> None:
         if not isinstance(error, _EXPECTED):
             traceback.print_exc()
         pipe.send(_Failure(f"{type(error).__name__}: {error}"))
+    except KeyboardInterrupt:
+        pass  # the process that started us says what there is to be said
