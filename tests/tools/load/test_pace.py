@@ -149,3 +149,20 @@ def test_the_number_of_a_timed_run_is_known_before_its_last_message(
     it.counters.received[0] = sent
     assert it.pace.take() == 1
     assert it.pace.done
+
+
+def test_every_topic_gets_a_message_when_the_number_is_known(
+    paced: Callable[[Work], Paced], clock: Clock
+) -> None:
+    it = paced(Work(guarantee=Guarantee.AT_MOST_ONCE, seconds=1.0, topics=3, subscribers=3))
+    clock.now_ns = SECOND_NS
+    sent = it.pace.sent
+    assert drain(it.pace) == it.counters.final[0] - sent == 3
+
+
+def test_a_subscriber_waits_for_its_own_publishers_only_to_know_its_goal() -> None:
+    asked = Work(guarantee=Guarantee.AT_MOST_ONCE, seconds=1, publishers=2, subscribers=2, topics=2)
+    counters = Counters(asked)
+    counters.final[0] = 700
+    assert counters.goal(0) == 700
+    assert counters.goal(1) is None

@@ -28,11 +28,18 @@ class Counters:
             [work.common(publisher, subscriber) for publisher in range(work.publishers)]
             for subscriber in range(work.subscribers)
         ]
+        self._sources = [
+            [publisher for publisher, common in enumerate(each) if common] for each in self._common
+        ]
         self._lengths = [len(work.publisher_topics(place)) for place in range(work.publishers)]
 
     def goal(self, subscriber: int) -> int | None:
-        """How many messages that subscriber gets in all; None while it is not known."""
-        if any(final == _UNKNOWN for final in self.final):
+        """How many messages that subscriber gets in all; None while it is not known.
+
+        Only publishers that share a topic with it count: with the last message of those it would
+        wait in vain for another.
+        """
+        if any(self.final[publisher] == _UNKNOWN for publisher in self._sources[subscriber]):
             return None
         return self._due(subscriber, list(self.final))
 

@@ -32,6 +32,7 @@ class Pace:
         self._counters = counters
         self._subscribers = [] if work.preload else counters.sharing(place)
         self._block = work.block
+        self._round = len(work.publisher_topics(place))
         self._most_ahead = work.ahead - work.spare
         self.window = work.window if work.guarantee else None
         self._interval_ns = None if work.rate is None else work.publishers / work.rate * 1e9
@@ -64,8 +65,8 @@ class Pace:
         """How many messages to send now, which then count as sent; 0 to wait until `resume_ns`."""
         now = self._clock_ns()
         if self.final is None and self._deadline_ns is not None and now >= self._deadline_ns:
-            # One more comes, so that nobody waits in vain who has had everything before.
-            self.final = self._counters.final[self._place] = self.sent + 1
+            # One more to each topic, so that nobody waits in vain who has had everything before.
+            self.final = self._counters.final[self._place] = self.sent + self._round
         count = self._block
         if self.final is not None:
             count = min(count, self.final - self.sent)
