@@ -80,6 +80,12 @@ def test_mixed_sizes_and_topics_are_counted(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["wire", "client"])
+def test_a_subscriber_may_have_nothing_to_receive(kind: str) -> None:
+    clients = ["--subscribers", "3", "--topics", "3", "--total-messages", "2"]
+    assert measured("qos1", "--client", kind, *clients)["result"]["received"] == 2
+
+
+@pytest.mark.parametrize("kind", ["wire", "client"])
 def test_a_timed_run_receives_what_it_published(kind: str) -> None:
     row = measured("scaled", "--client", kind, "--duration-secs", "0.2", "--qos", "1")
     assert row["result"]["received"] == row["result"]["published"] > 0

@@ -87,7 +87,8 @@ class LibraryDriver:
             async with trio.open_nursery() as nursery:
                 for subscription in subscriptions:
                     nursery.start_soon(handle, subscription, consuming, finished)
-                await finished.wait()
+                if not consuming.done:
+                    await finished.wait()
                 # Whatever was sent before the answer is here now; more would be too much.
                 await client.ping()
                 nursery.cancel_scope.cancel()

@@ -119,6 +119,11 @@ class Consuming:
         self.began_ns = time.monotonic_ns()
         self._goal = self._counters.goal(self.place)
 
+    @property
+    def done(self) -> bool:
+        """Everything has come, which may be nothing at all."""
+        return self.arrivals.received == self._goal
+
     def take(self, content: bytes) -> bool:
         """Count a message; whether it was the last one. Raises Miscounted."""
         arrivals = self.arrivals
