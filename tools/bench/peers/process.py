@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tools.bench.daemon import DidNotStart
+
 HOST = "127.0.0.1"
 _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.02
@@ -22,10 +24,6 @@ _PAUSE_SECONDS = 0.02
 
 class Missing(Exception):
     """A peer is not installed; says which program was looked for."""
-
-
-class DidNotStart(Exception):
-    """A peer is there and does not come up; says what it wrote."""
 
 
 def find_program(*names: str) -> str:
