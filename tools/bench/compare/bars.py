@@ -24,10 +24,11 @@ class Bar:
 
 @attrs.frozen
 class Panel:
-    """One comparison in a chart of figures: each candidate with its spread, ours first."""
+    """One comparison in a chart of figures: each candidate with its spread."""
 
     title: str
     unit: str
+    ours: str
     candidates: Sequence[tuple[str, Spread]]
 
 
@@ -52,7 +53,7 @@ def _of(metric: Metric) -> str:
 def panels(report: Report, group: Group) -> list[Panel]:
     """Of the comparisons of a group, by the first figure that each is compared by."""
     return [
-        Panel(each.says, each.metrics[0].value, found)
+        Panel(each.says, each.metrics[0].value, each.ours.name, found)
         for each in report.comparisons
         if each.group is group and (found := _spreads(each, report.samples))
     ]

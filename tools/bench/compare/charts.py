@@ -58,8 +58,9 @@ def _ratio_chart(bars: Sequence[Bar], *, more_is_better: bool) -> Figure:
         if bar.target is not None:
             axes.plot(bar.target, at, "|", color="black", markersize=12)
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.axvline(1, color="black", linewidth=0.5)
     axes.grid(axis="x", which="both", alpha=0.3)
     better = "more" if more_is_better else "less"
@@ -83,10 +84,13 @@ def _panel_chart(group: Group, found: Sequence[Panel]) -> Figure:
             [each.median - each.low for each in spreads],
             [each.high - each.median for each in spreads],
         ]
-        colours = [_OURS, *[_OTHERS] * (len(names) - 1)]
+        colours = [_OURS if name == panel.ours else _OTHERS for name in names]
         axes.barh(names, medians, xerr=errors, color=colours, capsize=2)
-        for at, median in enumerate(medians):
-            axes.annotate(f" {median:,.0f}", (0, at), va="center", color="black")
+        for at, each in enumerate(spreads):
+            text = f" {each.median:,.0f}"
+            axes.annotate(text, (each.high, at), (3, 0), textcoords="offset points", va="center")
+        axes.margins(x=0.12)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.invert_yaxis()
         axes.set_title(f"{panel.title}, {panel.unit}", loc="left")
         axes.spines[["top", "right"]].set_visible(False)
