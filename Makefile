@@ -88,6 +88,16 @@ bench: $(READY)  ## what one broker does, mode by mode, for both kinds of client
 bench-smoke: $(READY)  ## every mode of the bench once, small: it counts right (part of the tests)
 	$(BIN)/python -m pytest tests/tools tests/daemon/test_bench.py tests/daemon/test_bench_modes.py
 
+COMPARE_READY := $(VENV)/.ready-compare
+
+$(COMPARE_READY): $(READY)
+	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint requirements.lock --editable '.[bench]'
+	touch $@
+
+.PHONY: bench-compare
+bench-compare: $(COMPARE_READY)  ## beside NATS, Redis, Mosquitto and RabbitMQ, those that are installed
+	$(BIN)/python -m tools.bench.compare $(BENCH_OPTIONS)
+
 .PHONY: bench-guard
 bench-guard: $(READY)  ## this checkout against the last tag, in alternation; fails below 0.9
 	$(BIN)/python -m tools.bench.guard $(BENCH_OPTIONS)
@@ -122,7 +132,7 @@ typecheck-pyright: $(PYRIGHT_READY)  ## check what users import with pyright
 lock:  ## resolve the newest versions into the lock files
 	$(PYTHON) -m venv --clear $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install $(PIP_FLAGS) uv
-	$(LOCK_VENV)/bin/uv pip compile --quiet --universal --upgrade --no-annotate --extra dev \
+	$(LOCK_VENV)/bin/uv pip compile --quiet --universal --upgrade --no-annotate --extra dev --extra bench \
 		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 	$(LOCK_VENV)/bin/uv pip compile --quiet --universal --upgrade --no-annotate \
 		--custom-compile-command 'make lock' --output-file tools/typecheck/requirements.lock \
@@ -131,6 +141,6 @@ lock:  ## resolve the newest versions into the lock files
 
 .PHONY: clean
 clean:  ## remove the environments, caches and reports; never a log
-	rm -rf $(VENV) $(TYPING_VENV) $(PYRIGHT_VENV) $(LOCK_VENV) build dist *.egg-info htmlcov .coverage .coverage.*
+	rm -rf $(VENV) $(TYPING_VENV) $(PYRIGHT_VENV) $(LOCK_VENV) build dist *.egg-info htmlcov bench-results .coverage .coverage.*
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find blipmq tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -27,7 +27,7 @@ from tools.bench.compare.report import (
 from tools.bench.compare.rounds import Sample, alternate
 from tools.bench.compare.selection import Selection, choose
 from tools.bench.directory import directory_option
-from tools.bench.table import show
+from tools.bench.table import Rows, show
 
 WORKS = tuple(each.name for each in catalogue(Path(tempfile.gettempdir())))
 QUICK = Scale(seconds=0.1, share=0.02)
@@ -126,11 +126,11 @@ def _measure(selection: Selection, rounds: int, scale: Scale) -> list[Sample]:
                 click.echo(
                     f"failed: {sample.comparison}, {sample.candidate}: {sample.error}", err=True
                 )
-        show(
-            {f"{comparison.name}: {comparison.says}": figures_lines(comparison, samples)},
-            as_json=False,
-        )
-        show({"": ratio_lines(comparison, samples)}, as_json=False)
+        tables: dict[str, Rows] = {
+            f"{comparison.name}: {comparison.says}": figures_lines(comparison, samples),
+            "ours to theirs": ratio_lines(comparison, samples),
+        }
+        show(tables, as_json=False)
         found += samples
     return found
 
