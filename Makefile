@@ -81,15 +81,37 @@ $(CHAOS:%=chaos-%): chaos-%: $(READY)
 	$(BIN)/python -m tools.chaos.$(subst -,_,$*) $(CHAOS_OPTIONS)
 
 .PHONY: bench
-bench: $(READY)  ## messages a second through one broker, version 1
-	$(BIN)/python -m tools.bench.throughput $(BENCH_OPTIONS)
+bench: $(READY)  ## what one broker does, mode by mode, for both kinds of client
+	$(BIN)/python -m tools.bench $(or $(BENCH_MODES),all) --client both $(BENCH_OPTIONS)
 
-BENCH := confirm backlog amplification recovery fanout idle
+.PHONY: bench-smoke
+bench-smoke: $(READY)  ## every mode of the bench once, small: it counts right (part of the tests)
+	$(BIN)/python -m pytest tests/tools tests/daemon/test_bench.py tests/daemon/test_bench_modes.py
 
-.PHONY: bench-durability $(BENCH:%=bench-%)
-bench-durability: $(BENCH:%=bench-%)  ## what durability costs; bench-confirm, -backlog and so on for one
+.PHONY: bench-idle
+bench-idle: $(READY)  ## what idle connections cost
+	$(BIN)/python -m tools.bench.idle $(BENCH_OPTIONS)
 
-$(BENCH:%=bench-%): bench-%: $(READY)
+COMPARE_READY := $(VENV)/.ready-compare
+
+$(COMPARE_READY): $(READY)
+	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint requirements.lock --editable '.[bench]'
+	touch $@
+
+.PHONY: bench-compare
+bench-compare: $(COMPARE_READY)  ## beside NATS, Redis, Mosquitto and RabbitMQ, those that are installed
+	$(BIN)/python -m tools.bench.compare $(BENCH_OPTIONS)
+
+.PHONY: bench-guard
+bench-guard: $(READY)  ## this checkout against the last tag, in alternation; fails below 0.9
+	$(BIN)/python -m tools.bench.guard $(BENCH_OPTIONS)
+
+DURABILITY := confirm backlog amplification recovery
+
+.PHONY: bench-durability $(DURABILITY:%=bench-%)
+bench-durability: $(DURABILITY:%=bench-%)  ## what durability costs; bench-confirm, -backlog and so on for one
+
+$(DURABILITY:%=bench-%): bench-%: $(READY)
 	$(BIN)/python -m tools.bench.$* $(BENCH_OPTIONS)
 
 $(TYPING_READY): pyproject.toml tools/typecheck/requirements.lock
@@ -114,7 +136,7 @@ typecheck-pyright: $(PYRIGHT_READY)  ## check what users import with pyright
 lock:  ## resolve the newest versions into the lock files
 	$(PYTHON) -m venv --clear $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install $(PIP_FLAGS) uv
-	$(LOCK_VENV)/bin/uv pip compile --quiet --universal --upgrade --no-annotate --extra dev \
+	$(LOCK_VENV)/bin/uv pip compile --quiet --universal --upgrade --no-annotate --extra dev --extra bench \
 		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 	$(LOCK_VENV)/bin/uv pip compile --quiet --universal --upgrade --no-annotate \
 		--custom-compile-command 'make lock' --output-file tools/typecheck/requirements.lock \
@@ -123,6 +145,6 @@ lock:  ## resolve the newest versions into the lock files
 
 .PHONY: clean
 clean:  ## remove the environments, caches and reports; never a log
-	rm -rf $(VENV) $(TYPING_VENV) $(PYRIGHT_VENV) $(LOCK_VENV) build dist *.egg-info htmlcov .coverage .coverage.*
+	rm -rf $(VENV) $(TYPING_VENV) $(PYRIGHT_VENV) $(LOCK_VENV) build dist *.egg-info htmlcov bench-results .coverage .coverage.*
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find blipmq tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,8 +11,8 @@ import pytest
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import CORRELATION_ID_AT, U64, Outcome
 from tools.bench.consumers import Consumer, consume
+from tools.bench.load.wire import Refused
 from tools.bench.publishers import Publishers, percentile
-from tools.bench.wire import Refused
 
 TOPIC = b"topic"
 SIZE = 16

@@ -8,26 +8,22 @@ journal: for that figure nobody else should use the disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import attrs
 import click
 
-from tools.bench.clients import Go, working
-from tools.bench.consumers import Consumer, attach, consume
+from tools.bench.blipmq.daemon_server import Daemon
+from tools.bench.blipmq.push import PushProtocol
 from tools.bench.daemon import API_KEY, running_daemon
 from tools.bench.directory import device_bytes, directory_option, log_directory, size_bytes
-from tools.bench.publishers import Publishers
+from tools.bench.load.kinds import WireClients
+from tools.bench.load.runner import run
+from tools.bench.load.work import Guarantee, Work
 from tools.bench.table import show
-from tools.bench.wire import connect
 
-TOPIC = b"amplification"
-NAME = b"all"
 POLICIES = ("always", "interval_ms:20", "none")
 SIZES = (16, 256, 4096)
-PREFETCH = 5000
 MIB = 1 << 20
 
 
@@ -54,36 +50,26 @@ class Measured:
     log_mib: float
 
 
-def _publish(address: tuple[str, int], load: Load, go: Go) -> Iterator[int]:
-    publishers = Publishers.connect(address, API_KEY, TOPIC, load.size, 1, load.in_flight)
-    go()
-    publishers.publish(load.messages)
-    yield publishers.confirmed
-
-
-def _consume(address: tuple[str, int], load: Load, go: Go) -> Iterator[int]:
-    consumer = Consumer.connect(address, API_KEY, TOPIC, NAME, load.size, PREFETCH)
-    go()
-    yield from consume([consumer], load.messages, load.messages)
-
-
 def measure(directory: Path, load: Load) -> Measured:
     """On a broker and a log of their own."""
+    work = Work(
+        guarantee=Guarantee.AT_LEAST_ONCE,
+        messages=load.messages,
+        sizes=(load.size,),
+        window=load.in_flight,
+    )
     with log_directory(directory) as log, running_daemon(str(log), load.policy) as daemon:
-        with connect(daemon.address, API_KEY, version=2) as sock:
-            attach(sock, TOPIC, NAME)
         written, before = daemon.written_bytes(), device_bytes(directory)
-        works = [partial(work, daemon.address, load) for work in (_publish, _consume)]
-        with working(works) as (publisher, consumer):
-            published, consumed = publisher.last_report(), consumer.last_report()
+        running = Daemon(daemon.address, (daemon.process.pid,))
+        result = run(running, WireClients(PushProtocol(API_KEY)), work)
         written, after = daemon.written_bytes() - written, device_bytes(directory)
         log_mib = size_bytes(log) / MIB
-    body_bytes = published * load.size
+    body_bytes = result.published * load.size
     return Measured(
         load.policy,
         load.size,
         load.in_flight,
-        consumed,
+        result.received,
         written / body_bytes,
         None if before is None or after is None else (after - before) / body_bytes,
         log_mib,

@@ -15,13 +15,12 @@ from pathlib import Path
 import attrs
 import click
 
-from tools.bench.clients import Go, working
-from tools.bench.consumers import attach
+from tools.bench.blipmq.connection import attach, connect
 from tools.bench.daemon import API_KEY, running_daemon
 from tools.bench.directory import directory_option, log_directory
+from tools.bench.load.clients import Go, working
 from tools.bench.publishers import Publishers, percentile
 from tools.bench.table import show
-from tools.bench.wire import connect
 
 TOPIC = b"confirm"
 NAME = b"all"

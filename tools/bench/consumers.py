@@ -19,33 +19,13 @@ from blipmq.protocol.frames import (
     HEADER_BYTES,
     INFO,
     LENGTH_BYTES,
-    U64,
     Outcome,
 )
-from blipmq.protocol.properties import AttachProperties, encode_attach_properties
-from tools.bench.wire import Refused, connect, receive_frame
+from tools.bench.blipmq.connection import attach, connect, refusal
 
 _BUFFER_BYTES = 1 << 22
 _FRAME_BYTES_MAX = 1 << 18
 """What a DELIVER takes at most, unless it has a single message."""
-_CALL = 1
-
-
-def attach(
-    sock: socket.socket, topic: bytes, name: bytes, *, prefetch: int = 0, delete: bool = False
-) -> int:
-    """Become a member of a durable subscription, making it if need be; its id on this connection.
-
-    With `delete` it is deleted at once.
-    """
-    properties = encode_attach_properties(AttachProperties(name=name, prefetch=prefetch))
-    sock.sendall(encoder.attach(_CALL, topic, 1, properties))
-    reply = receive_frame(sock)
-    (subscription,) = U64.unpack_from(reply, HEADER_BYTES)
-    if delete:
-        sock.sendall(encoder.detach(_CALL, subscription, delete=True))
-        receive_frame(sock)
-    return int(subscription)
 
 
 @attrs.define(eq=False)
@@ -103,7 +83,7 @@ class Consumer:
             if type_ == DELIVER:
                 self._count(at + HEADER_BYTES, following)
             elif type_ != INFO:
-                raise Refused(bytes(self._buffer[at:following]))
+                raise refusal(bytes(self._buffer[at:following]))
             at = following
         self._begin = at
         if at == end:

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import attrs
 
+from tools.bench.load import server as account
+
 API_KEY = "bench"
+
+
+class DidNotStart(Exception):
+    """The broker ended before it took clients; what it said."""
 
 
 @attrs.define
@@ -39,8 +45,7 @@ class MeasuredDaemon:
 
     def cpu_seconds(self) -> float:
         """Processor time so far, user and system."""
-        fields = self._account("stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return account.cpu_seconds([self.process.pid])
 
     def memory_bytes(self) -> int:
         """What it has in memory now, files that it has mapped included."""
@@ -48,11 +53,11 @@ class MeasuredDaemon:
 
     def peak_memory_bytes(self) -> int:
         """The most that it had in memory, since its start or `forget_peak`."""
-        return self._number("status", "VmHWM") * 1024
+        return account.peak_memory_bytes([self.process.pid])
 
     def forget_peak(self) -> None:
         """Let `peak_memory_bytes` begin anew."""
-        self._account("clear_refs").write_text("5")
+        account.forget_peak([self.process.pid])
 
     def wakings(self) -> int:
         """How often its threads have waited, and gone on."""
@@ -74,11 +79,16 @@ class MeasuredDaemon:
 
 @contextmanager
 def running_daemon(
-    wal_path: str, fsync_policy: str, settings: Mapping[str, str] | None = None
+    wal_path: str,
+    fsync_policy: str,
+    settings: Mapping[str, str] | None = None,
+    *,
+    python: str | None = None,
 ) -> Iterator[MeasuredDaemon]:
     """Start a broker on free ports, and end it with SIGTERM. An empty `wal_path`: no log.
 
     `settings` are variables of its environment; what they do not name is as by default.
+    `python` is the interpreter that has the broker, if it is not this one.
     """
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("BLIPMQ_")}
     environment = {
@@ -91,7 +101,7 @@ def running_daemon(
         "BLIPMQ_LOGGING_FORMAT": "json",
         **(settings or {}),
     }
-    command = [sys.executable, "-m", "blipmq"]
+    command = [python or sys.executable, "-P", "-m", "blipmq"]
     began = time.perf_counter()
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -110,4 +120,4 @@ def _ready(process: subprocess.Popen[str]) -> dict[str, str]:
             event: dict[str, str] = json.loads(line)
             if event["event"] == "ready":
                 return event
-    raise RuntimeError(f"the broker did not start:\n{told}")
+    raise DidNotStart(f"the broker did not start:\n{told}")

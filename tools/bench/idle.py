@@ -19,10 +19,10 @@ import click
 
 from blipmq.protocol import encoder
 from blipmq.protocol.properties import AttachProperties, encode_attach_properties
-from tools.bench.clients import Client, Go
+from tools.bench.blipmq.connection import receive_frame
 from tools.bench.daemon import API_KEY, running_daemon
+from tools.bench.load.clients import Client, Go
 from tools.bench.table import show
-from tools.bench.wire import receive_frame
 
 _LONG_MS = 3_600_000
 """No handshake takes so long, and no client is silent for so long."""

@@ -16,7 +16,7 @@ import attrs
 
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import CONFIRM, HEADER, HEADER_BYTES, INFO, LENGTH_BYTES
-from tools.bench.wire import Refused, connect
+from tools.bench.blipmq.connection import connect, refusal
 
 _READ_BYTES = 1 << 16
 _HELD_UP_SECONDS = 0.0005
@@ -136,7 +136,7 @@ class Publishers:
             if type_ == CONFIRM:
                 last = id_
             elif type_ != INFO:
-                raise Refused(data[at:following])
+                raise refusal(data[at:following])
             elif following > len(data):
                 break
             at = following

@@ -14,13 +14,13 @@ from pathlib import Path
 import attrs
 import click
 
-from tools.bench.clients import Go, working
-from tools.bench.consumers import Consumer, attach, consume
+from tools.bench.blipmq.connection import attach, connect
+from tools.bench.consumers import Consumer, consume
 from tools.bench.daemon import API_KEY, MeasuredDaemon, running_daemon
 from tools.bench.directory import directory_option, let_go_of_cache, log_directory, size_bytes
+from tools.bench.load.clients import Go, working
 from tools.bench.publishers import Publishers
 from tools.bench.table import show
-from tools.bench.wire import connect
 
 TOPIC = b"recovery"
 NAME = b"all"

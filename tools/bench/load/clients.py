@@ -1,4 +1,4 @@
-"""Client processes: they begin when all are ready, and report as they go on.
+"""Client processes: they begin when they are told to, and report as they go on.
 
 A client in the process that starts the broker, or in the broker's own, would share its interpreter
 with something else that is measured; so each is a process.
@@ -6,6 +6,7 @@ with something else that is measured; so each is a process.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -15,15 +16,24 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from tools.bench.load.wire import Refused
+from tools.bench.load.work import Miscounted
+
 T = TypeVar("T")
 Go = Callable[[], None]
 """Returns when all clients are ready."""
 Work = Callable[[Go], Iterator[T]]
 """What a client does: it prepares, calls `go`, works, and yields what it has to report."""
+_EXPECTED = (Refused, Miscounted, ConnectionError)
 
 
 class ClientFailed(Exception):
-    """A client process ended with an error, which it has written to standard error."""
+    """A client process ended with an error; its traceback went to standard error if it is a bug."""
+
+
+@attrs.frozen
+class _Failure:
+    text: str
 
 
 @attrs.define(eq=False)
@@ -31,7 +41,8 @@ class Client(Generic[T]):
     """One client process."""
 
     _process: BaseProcess
-    _pipe: Connection
+    pipe: Connection
+    """Readable when there is a report, or the client has ended."""
 
     @classmethod
     def start(cls, work: Work[T]) -> Client[T]:
@@ -44,56 +55,74 @@ class Client(Generic[T]):
         theirs.close()
         return cls(process, ours)
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
     def wait_ready(self) -> None:
         """Return when it has prepared. Raises ClientFailed."""
         try:
-            self._pipe.recv()
+            self._receive()
         except EOFError:
-            raise ClientFailed from None
+            raise ClientFailed("a client ended before it was ready") from None
 
     def go(self) -> None:
         """Let it work."""
-        self._pipe.send(None)
+        self.pipe.send(None)
 
     def reports(self) -> Iterator[T]:
         """What it reports, until it has ended. Raises ClientFailed."""
         while True:
             try:
-                report: T = self._pipe.recv()
+                report = self._receive()
             except EOFError:
                 break
             yield report
         self._process.join()
         if self._process.exitcode:
-            raise ClientFailed
+            raise ClientFailed(f"a client ended with status {self._process.exitcode}")
 
     def last_report(self) -> T:
         """What it reports at its end. Raises ClientFailed."""
         *_, last = self.reports()
         return last
 
+    def _receive(self) -> T:
+        report: T | _Failure = self.pipe.recv()
+        if isinstance(report, _Failure):
+            raise ClientFailed(report.text)
+        return report
+
     def end(self) -> None:
         """End it, if it has not ended."""
         self._process.terminate()
         self._process.join()
-        self._pipe.close()
+        self.pipe.close()
 
 
 @contextmanager
-def working(works: Sequence[Work[T]]) -> Iterator[list[Client[T]]]:
-    """Clients that do this, from the moment at which all are ready. Raises ClientFailed."""
+def ready(works: Sequence[Work[T]]) -> Iterator[list[Client[T]]]:
+    """Clients that will do this when they are told to go. Raises ClientFailed."""
     clients: list[Client[T]] = []
     try:
         for work in works:
             clients.append(Client.start(work))
         for client in clients:
             client.wait_ready()
-        for client in clients:
-            client.go()
         yield clients
     finally:
         for client in clients:
             client.end()
+
+
+@contextmanager
+def working(works: Sequence[Work[T]]) -> Iterator[list[Client[T]]]:
+    """Clients that do this, from the moment at which all are ready. Raises ClientFailed."""
+    with ready(works) as clients:
+        for client in clients:
+            client.go()
+        yield clients
 
 
 def _run(work: Work[T], pipe: Connection) -> None:
@@ -101,5 +130,12 @@ def _run(work: Work[T], pipe: Connection) -> None:
         pipe.send(None)
         pipe.recv()
 
-    for report in work(go):
-        pipe.send(report)
+    try:
+        for report in work(go):
+            pipe.send(report)
+    except Exception as error:  # noqa: BLE001, the process that waits for us is told of any
+        if not isinstance(error, _EXPECTED):
+            traceback.print_exc()
+        pipe.send(_Failure(f"{type(error).__name__}: {error}"))
+    except KeyboardInterrupt:
+        pass  # the process that started us says what there is to be said

@@ -1,0 +1,1 @@
+"""This checkout against an earlier one on the same machine, taking turns."""
