@@ -117,12 +117,13 @@ async def _carry_out(
     """Carry out everything that was received. A slow log holds up only who publishes to it."""
     reserved = state.try_reserve()
     while True:
+        state.begin_step()
         try:
             done = session.advance(trio.current_time(), may_log=reserved)
         finally:
-            state.hand_on(reserved)
             if session.has_output:
                 outgoing.ring()
+            state.hand_on(reserved)
         if done:
             patience.heard(session)
             return

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import structlog
@@ -26,6 +26,11 @@ from blipmq.wal.reading import LogReader
 if TYPE_CHECKING:
     from blipmq.nursery.certificate import Certificate
     from blipmq.nursery.connection import Connection
+    from blipmq.nursery.writer import Writer
+
+_AT_ONCE_CONNECTIONS: Final = 16
+_AT_ONCE_BYTES: Final = 512 * 1024
+"""What the end of one step sends, about, before others have their turn."""
 
 
 def _logger() -> FilteringBoundLogger:
@@ -52,6 +57,9 @@ class DaemonState:
     openings: set[trio.CancelScope] = attrs.Factory(set)
     """Clients that have TLS or a WebSocket to agree on before they are connections."""
     connection_ids: Iterator[int] = attrs.Factory(partial(count, 1))
+    in_step: bool = False
+    unsent: dict[Writer, None] = attrs.Factory(dict)
+    """Connections that may have got something to send in the step that is being made."""
     changed: Bell = attrs.Factory(Bell)
     """Rung when the scheduler may have to wake earlier than it meant to."""
     stopping: trio.Event = attrs.Factory(trio.Event)
@@ -124,8 +132,18 @@ class DaemonState:
                 self.queue.put(batch)
         self.look()
 
+    def begin_step(self) -> None:
+        """From here to the next `look`, without an await, connections get something to send."""
+        self.in_step = True
+
     def look(self) -> None:
-        """Something changed: wake the scheduler if it has work earlier than it thinks."""
+        """Something changed, and the step that did it is at its end: what came of it is sent.
+
+        Wakes the scheduler if it has work earlier than it thinks.
+        """
+        if self.in_step:
+            self.in_step = False
+            self._send()
         broker = self.broker
         if self.flush_at is None and broker.has_facts:
             self.flush_at = trio.current_time() + self.config.wal.settle_flush_ms / 1000
@@ -134,6 +152,17 @@ class DaemonState:
         deadline = self.deadline
         if deadline is not None and deadline < self.wakes_at:
             self.changed.ring()
+
+    def _send(self) -> None:
+        """Send at once, within bounds; what is beyond them is left to tasks."""
+        unsent, self.unsent = self.unsent, {}
+        connections = size = 0
+        for writer in unsent:
+            if connections < _AT_ONCE_CONNECTIONS and size < _AT_ONCE_BYTES:
+                connections += 1
+                size += writer.send_at_once()
+            else:
+                writer.ring()
 
     @property
     def deadline(self) -> float | None:

@@ -115,6 +115,7 @@ class WalWriter:
             self._tell(error)
             await self._log_the_rest()
         else:
+            state.begin_step()
             broker.committed(batch, trio.current_time())
         self.queue.release(len(batches))
         state.look()

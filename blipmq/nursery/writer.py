@@ -1,12 +1,15 @@
 """The half of a connection that sends: it gathers what waits and sends it with one call.
 
-It is a task only while there is something to send; most connections are idle, and a task is most of
-what an idle one would cost.
+What comes of a step is sent at the end of that step, as far as the kernel takes it. There is a task
+only while it does not take all; most connections are idle, and a task is most of what an idle one
+would cost.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import attrs
 import trio
@@ -16,7 +19,9 @@ from blipmq.broker.session import Session
 from blipmq.nursery.bell import Bell
 from blipmq.nursery.state import DaemonState
 
-_PART_BYTES = 256 * 1024
+_PART_BYTES: Final = 256 * 1024
+_FRAMES_MAX: Final = 1024
+"""As many as one system call takes."""
 
 
 def _together(frames: list[Sendable]) -> Iterator[Sendable]:
@@ -34,6 +39,18 @@ def _together(frames: list[Sendable]) -> Iterator[Sendable]:
             size += len(frame)
     if part:
         yield part[0] if len(part) == 1 else b"".join(part)
+
+
+def _without(frames: list[Sendable], size: int) -> list[Sendable]:
+    """The frames without their first `size` bytes."""
+    at = 0
+    while at < len(frames) and size >= len(frames[at]):
+        size -= len(frames[at])
+        at += 1
+    rest = frames[at:]
+    if size:
+        rest[0] = memoryview(rest[0])[size:]
+    return rest
 
 
 def _nothing() -> None:
@@ -58,6 +75,8 @@ class Writer:
     _sending: trio.CancelScope | None = None
     """That of the task, while there is one."""
     _stopped: trio.Event | None = None
+    _rest: list[Sendable] | None = None
+    """What is not sent yet of what was taken from the session's output."""
 
     def open(self, nursery: trio.Nursery) -> None:
         """Send from now on, by tasks in this nursery. Close it before the nursery ends."""
@@ -65,13 +84,50 @@ class Writer:
 
     def ring(self) -> None:
         """There may be something to send."""
+        if self._sending is not None or self._nursery is None:
+            return
+        if self.state.in_step and isinstance(self.stream, trio.SocketStream):
+            self.state.unsent[self] = None
+        else:
+            self._start()
+
+    def _start(self) -> None:
         if self._sending is None and self._nursery is not None:
             self._sending = trio.CancelScope()
             self._nursery.start_soon(self._send)
 
+    def send_at_once(self) -> int:
+        """Send what is there as far as the kernel takes it now; a task sends the rest.
+
+        Returns how many bytes it took. That the connection is lost, the task finds out.
+        """
+        if self._sending is not None or self._nursery is None:
+            return 0
+        assert isinstance(self.stream, trio.SocketStream)
+        session, output = self.session, self.session.output
+        session.gather(trio.current_time(), deliver=self.deliver)
+        if not output:
+            return 0
+        size = output.bytes
+        frames = self._rest = output.take()
+        try:
+            sent = os.writev(self.stream.socket.fileno(), frames[:_FRAMES_MAX])
+        except OSError:
+            sent = 0
+        if sent < size:
+            self._rest = _without(frames, sent)
+            self._start()
+            return sent
+        self._rest = None
+        output.sent()
+        self.incoming.ring()
+        if session.has_output:
+            self._start()
+        return sent
+
     async def flush(self) -> None:
         """Wait until what there is is sent, or the connection is lost."""
-        self.ring()
+        self._start()
         await self._stop()
 
     async def aclose(self) -> None:
@@ -105,13 +161,33 @@ class Writer:
                 self._stopped = None
 
     async def _send_all(self) -> None:
-        session = self.session
-        while session.has_output:
-            session.gather(trio.current_time(), deliver=self.deliver)
-            self.state.look()  # what is delivered falls due some time
-            if not session.output:
-                return
-            for part in _together(session.output.take()):
-                await self.stream.send_all(part)
-            session.output.sent()
+        session, output = self.session, self.session.output
+        while self._rest is not None or session.has_output:
+            if self._rest is None:
+                session.gather(trio.current_time(), deliver=self.deliver)
+                self.state.look()  # what is delivered falls due some time
+                if not output:
+                    return
+                self._rest = output.take()
+            if isinstance(self.stream, trio.SocketStream):
+                await self._send_rest(self.stream.socket)
+            else:
+                for part in _together(self._rest):
+                    await self.stream.send_all(part)
+            self._rest = None
+            output.sent()
             self.incoming.ring()
+
+    async def _send_rest(self, socket: trio.socket.SocketType) -> None:
+        """Raises trio.BrokenResourceError."""
+        frames = self._rest or []
+        while frames:
+            try:
+                sent = os.writev(socket.fileno(), frames[:_FRAMES_MAX])
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(socket)
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
+            frames = self._rest = _without(frames, sent)
+            await trio.lowlevel.checkpoint()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -84,14 +85,16 @@ class MemoryPeer(Peer):
         await self.stream.aclose()
 
 
-class Listener(trio.abc.Listener[ServerStream]):
-    """Gives the connections that `Network.connect` makes."""
+class Listener(trio.abc.Listener[ServerStream | trio.SocketStream]):
+    """Gives the connections that a `Network` makes."""
 
     def __init__(self, address: Address) -> None:
         self.socket = address
-        self.send, self._accepted = trio.open_memory_channel[ServerStream](math.inf)
+        self.send, self._accepted = trio.open_memory_channel[ServerStream | trio.SocketStream](
+            math.inf
+        )
 
-    async def accept(self) -> ServerStream:
+    async def accept(self) -> ServerStream | trio.SocketStream:
         return await self._accepted.receive()
 
     async def aclose(self) -> None:
@@ -133,3 +136,17 @@ class Network:
         except trio.BrokenResourceError:
             raise ConnectionRefusedError from None
         return MemoryPeer(trio.StapledStream(to_server, from_server), server=server)
+
+    async def connect_tcp(self, *, send_buffer: int | None = None) -> trio.SocketStream:
+        """A new connection through the kernel, which takes about so many bytes of the daemon."""
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener:
+            if send_buffer is not None:
+                listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+            client = trio.socket.socket()
+            if send_buffer is not None:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, send_buffer)
+            await client.connect(listener.socket.getsockname())
+            server = await listener.accept()
+        self.listeners[PORT].send.send_nowait(server)
+        return trio.SocketStream(client)
