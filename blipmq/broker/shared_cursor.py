@@ -666,7 +666,8 @@ class SharedCursor(Cursor):
         for run, arrived in runs:
             expires = self.topic.expires(arrived, run.ttl_ms)
             self._since = arrived = max(self._since, min(arrived, latest))
-            for first, last, attempts in behind.wanted(run.first, run.last):
+            # A run may go on behind what was to be read; its rest is read with what follows.
+            for first, last, attempts in behind.wanted(run.first, min(run.last, reached - 1)):
                 delivery = Delivery(first, last, run, attempts, expires, arrived)
                 delivery.cursor = self
                 self.add_waiting(delivery)
