@@ -468,6 +468,7 @@ class Broker:
             # Where the time of day went back, messages still arrived in their order.
             arrived = max(arrived, min(now, context.arrived(record.time_ms)))
             self._restore_run(restoration, cursors, record, arrived, now)
+        self._sharing.complete(now)
         for topic in self._topics:
             self._topics.forget(topic)
 
