@@ -34,7 +34,7 @@ class Recovery:
     torn_bytes: int = 0
     _continued: Continued | None = None
     _ends: dict[int, int] = attrs.Factory(dict)
-    """Where segments are to be cut."""
+    """Where segments are to be cut, and synced."""
 
     @classmethod
     def of(cls, disk: Disk) -> Recovery:
@@ -66,6 +66,10 @@ class Recovery:
             raise CorruptLog(f"{self._path(self._continued.segment)}: {what}")
         if self.facts:
             self._select(found, self.facts[0][1])
+        if found and found[-1] not in self._ends:
+            # The process before may have been killed before it synced: what is here is confirmed
+            # from now on, and the next segment is not to be there without it.
+            self._ends[found[-1]] = self.disk.size(segment_name(found[-1]))
         for sequence, end in self._ends.items():
             self._cut(sequence, end)
         if torn is not None:
@@ -101,7 +105,8 @@ class Recovery:
     def _cut(self, sequence: int, end: int) -> None:
         file = self.disk.open(segment_name(sequence))
         try:
-            file.truncate(end)
+            if end < file.size:
+                file.truncate(end)
             file.sync()
         finally:
             file.close()

@@ -247,6 +247,17 @@ def test_a_crash_anywhere_leaves_every_append_that_returned() -> None:
         assert found.numbers == [number for at, number in returned if at <= end]
 
 
+def test_what_a_killed_process_has_not_synced_is_synced_before_the_next_segment_begins() -> None:
+    disk = MemoryDisk()
+    log = begin(disk)
+    append(log, run(21))
+    after = disk.after_kill()
+    begin(after)
+    calls = [operation.call for operation in after.operations]
+    (first, *_) = [o for o in after.operations if o.call in ("sync", "create")]
+    assert (first.call, first.name) == ("sync", FIRST), calls
+
+
 def test_a_crash_while_the_tail_is_cut_off_leaves_it_to_the_next_start() -> None:
     disk = small_log()
     del disk.files[LAST][-1:]
