@@ -33,7 +33,6 @@ from blipmq.wal.search import SearchLimit, find_record
 
 _NAME = re.compile(r"([0-9]{16})\.wal")
 SECTOR: Final = 512
-_PAGE: Final = 4096
 
 
 def segment_name(sequence: int) -> str:
@@ -164,16 +163,17 @@ def is_torn(data: memoryview, start: int, written: int, salt: int, sequence: int
     It is when bytes of it are missing: its end, or a whole sector (a crash of the machine may
     leave any of them unwritten). It is not when the bytes would check with another length, which
     is what a damaged length looks like. When records that check lie further on, it is only if a
-    whole page is missing, and nothing says that this place was synced.
+    sector is missing in between, and nothing says that this place was synced.
     """
     try:
         following = find_record(data, start + 1, written, salt)
     except SearchLimit:
         return False
     if following is not None:
+        lost = _lacks_beginning(data, start) or _has_empty_sector(data, start, following)
         # The first record was synced before the second one was written.
-        lost = start > SEGMENT_HEADER_BYTES and _has_empty(_PAGE, data, start, following)
-        return lost and not _was_synced(data, start, following, salt, sequence)
+        synced = start == SEGMENT_HEADER_BYTES
+        return lost and not synced and not _was_synced(data, start, following, salt, sequence)
     if written - start < RECORD_HEADER_BYTES + PAYLOAD_MIN:
         return True
     length = written - start - RECORD_HEADER_BYTES
@@ -184,7 +184,7 @@ def is_torn(data: memoryview, start: int, written: int, salt: int, sequence: int
     end = start + RECORD_HEADER_BYTES + RECORD_HEADER.unpack_from(data, start)[1]
     if end > written:
         return True
-    return _has_empty(SECTOR, data, start, end)
+    return _has_empty_sector(data, start, end)
 
 
 def _was_synced(data: memoryview, place: int, start: int, salt: int, sequence: int) -> bool:
@@ -211,8 +211,8 @@ def _lacks_beginning(data: memoryview, start: int) -> bool:
     return edge - start >= 8 and not any(data[start:edge])
 
 
-def _has_empty(size: int, data: memoryview, start: int, end: int) -> bool:
-    """Whether any of the aligned blocks of this size in start to end is all zeros."""
-    first = -(-start // size) * size
-    zeros = bytes(size)
-    return any(data[at : at + size] == zeros for at in range(first, end - size + 1, size))
+def _has_empty_sector(data: memoryview, start: int, end: int) -> bool:
+    """Whether any whole sector in start to end is all zeros."""
+    first = -(-start // SECTOR) * SECTOR
+    zeros = bytes(SECTOR)
+    return any(data[at : at + SECTOR] == zeros for at in range(first, end - SECTOR + 1, SECTOR))

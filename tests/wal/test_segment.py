@@ -207,13 +207,31 @@ def test_a_wrong_length_of_the_last_record_is_damage(length: int) -> None:
     damaged_at(patched(disk, FIRST, change), FIRST, start)
 
 
-def test_an_empty_sector_in_the_middle_of_a_log_is_damage() -> None:
+def test_an_empty_sector_in_the_middle_of_what_was_synced_is_damage() -> None:
+    disk = MemoryDisk()
+    log = begin(disk)
+    append(log, run(20, body=b"x" * 4 * SECTOR))
+    log.sync()
+    append(log, run(21))
+    log.close()
+    _, (start, _), *_ = records_of(disk.files[FIRST])
+    damaged_at(zeroed(disk.after_kill(), SECTOR, 2 * SECTOR), FIRST, start)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(1, 2), (0, 1)], ids=["a whole one", "the one that it begins in"]
+)
+def test_a_sector_that_is_missing_from_what_was_written_at_once_is_torn_off(
+    first: int, last: int
+) -> None:
     disk = MemoryDisk()
     log = begin(disk)
     append(log, run(20, body=b"x" * 4 * SECTOR), run(21))
     log.close()
     _, (start, _), _ = records_of(disk.files[FIRST])
-    damaged_at(zeroed(disk.after_kill(), SECTOR, 2 * SECTOR), FIRST, start)
+    begin_at = max(start, first * SECTOR)
+    found = read(zeroed(disk.after_kill(), begin_at, last * SECTOR))
+    assert (found.numbers, found.torn_bytes) == ([], len(disk.files[FIRST]) - start)
 
 
 def test_an_unfinished_record_in_an_older_segment_is_damage() -> None:
