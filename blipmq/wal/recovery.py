@@ -66,10 +66,11 @@ class Recovery:
             raise CorruptLog(f"{self._path(self._continued.segment)}: {what}")
         if self.facts:
             self._select(found, self.facts[0][1])
-        if found and found[-1] not in self._ends:
-            # The process before may have been killed before it synced: what is here is confirmed
-            # from now on, and the next segment is not to be there without it.
-            self._ends[found[-1]] = self.disk.size(segment_name(found[-1]))
+        for sequence in self.segments[-2:]:
+            # The process before may have been killed before it synced the last one, or in the one
+            # before the name of that. What is here is confirmed from now on, and the next segment
+            # is not to be there without it.
+            self._ends.setdefault(sequence, self.disk.size(segment_name(sequence)))
         for sequence, end in self._ends.items():
             self._cut(sequence, end)
         if torn is not None:

@@ -149,12 +149,12 @@ def test_a_last_record_whose_beginning_was_not_written_is_torn() -> None:
     assert read(zeroed(disk, start, SECTOR)).numbers == [20]
 
 
-def filled_up_to(size: int, *records: RunRecord) -> MemoryDisk:
-    """A log of which the first run ends at this offset, and these come then."""
+def filled_up_to(size: int, *records: RunRecord, first: int = 20) -> MemoryDisk:
+    """A log of which the first run, of that number, ends at this offset, and these come then."""
     disk = MemoryDisk()
     log = begin(disk)
     padding = size - len(disk.files[FIRST]) - len(b"".join(encode(run(20, body=b""), 1, 1)))
-    append(log, run(20, body=b"x" * padding))
+    append(log, run(first, body=b"x" * padding))
     append(log, *records)
     log.close()
     return disk.after_kill()
@@ -163,6 +163,11 @@ def filled_up_to(size: int, *records: RunRecord) -> MemoryDisk:
 def test_a_last_record_that_begins_with_a_sector_that_was_not_written_is_torn() -> None:
     disk = filled_up_to(SECTOR, run(21, body=b"x" * 4 * SECTOR))
     assert read(zeroed(disk, SECTOR, 2 * SECTOR)).numbers == [20]
+
+
+def test_a_few_bytes_of_a_beginning_that_were_not_written_are_told_by_the_number_before() -> None:
+    disk = filled_up_to(SECTOR - 4, run((1 << 32) + 300), first=(1 << 32) + 299)
+    assert read(zeroed(disk, SECTOR - 4, SECTOR)).torn_bytes
 
 
 def test_the_zeros_of_a_number_are_not_taken_for_a_sector_that_was_not_written() -> None:
