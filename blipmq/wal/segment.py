@@ -230,7 +230,8 @@ def _lacks_beginning(data: memoryview, start: int, before: int) -> bool:
 
 
 def _has_empty_sector(data: memoryview, start: int, end: int) -> bool:
-    """Whether any whole sector in start to end is all zeros."""
+    """Whether any sector that begins in start to end is all zeros."""
     first = -(-start // SECTOR) * SECTOR
     zeros = bytes(SECTOR)
-    return any(data[at : at + SECTOR] == zeros for at in range(first, end - SECTOR + 1, SECTOR))
+    sectors = (data[at : at + SECTOR] for at in range(first, min(end, len(data)), SECTOR))
+    return any(sector == zeros[: len(sector)] for sector in sectors)

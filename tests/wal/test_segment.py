@@ -165,6 +165,13 @@ def test_a_last_record_that_begins_with_a_sector_that_was_not_written_is_torn() 
     assert read(zeroed(disk, SECTOR, 2 * SECTOR)).numbers == [20]
 
 
+def test_a_record_that_ends_in_a_sector_that_was_not_written_is_torn() -> None:
+    disk = filled_up_to(SECTOR - 24, run(21), run(22, body=b"x" * 2 * SECTOR))
+    torn = zeroed(disk, SECTOR, 2 * SECTOR)
+    del torn.files[FIRST][-1:]
+    assert read(torn).numbers == [20]
+
+
 def test_a_few_bytes_of_a_beginning_that_were_not_written_are_told_by_the_number_before() -> None:
     disk = filled_up_to(SECTOR - 4, run((1 << 32) + 300), first=(1 << 32) + 299)
     assert read(zeroed(disk, SECTOR - 4, SECTOR)).torn_bytes
