@@ -73,6 +73,9 @@ class Recovery:
             self._ends.setdefault(sequence, self.disk.size(segment_name(sequence)))
         for sequence, end in self._ends.items():
             self._cut(sequence, end)
+        if found or torn is not None:
+            # No name is to be gone before those that took its place are there for certain.
+            self.disk.sync_directory()
         if torn is not None:
             self.disk.remove(segment_name(torn))
         for sequence in found:

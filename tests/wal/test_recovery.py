@@ -273,6 +273,17 @@ def test_what_a_killed_process_has_not_synced_is_synced_before_the_next_segment_
     assert calls.index("sync") < calls.index("create")
 
 
+def test_the_directory_is_synced_before_a_start_removes_anything() -> None:
+    disk = MemoryDisk()
+    log = begin(disk)
+    log.roll(CHECKPOINT, 1, none_wanted)
+    after = disk.after_kill()
+    after.files[FIRST] = bytearray(disk.files[LAST])  # as if the process had not come so far
+    begin(after)
+    calls = [operation.call for operation in after.operations]
+    assert calls.index("sync_directory") < calls.index("remove")
+
+
 def test_the_name_of_a_segment_is_synced_before_the_next_one_begins() -> None:
     disk = MemoryDisk()
     log = begin(disk)
