@@ -677,7 +677,7 @@ class Broker:
                 continue
             bounds = behind.next_read(cursor.topic.window_number)
             if bounds is None:
-                cursor.loaded((), behind.number, behind.place)
+                cursor.loaded((), behind.number, behind.number, behind.place)
                 continue
             first, stop = bounds
             place = behind.place if first == behind.reached else None
@@ -696,7 +696,7 @@ class Broker:
                 continue
             run.charge = Charge(self.stats, run.size + OVERHEAD_BYTES)
             found.append((run, min(now, self.context.arrived(time_ms))))
-        load.cursor.loaded(found, reached, place)
+        load.cursor.loaded(found, load.first, reached, place)
 
     # Time
 
