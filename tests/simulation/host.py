@@ -14,7 +14,7 @@ import trio
 
 from blipmq.broker.limits import Limits, Retention
 from blipmq.broker.restore import Restoration
-from blipmq.broker.stats import Stats
+from blipmq.broker.stats import DropReason, Stats
 from blipmq.config import Config
 from blipmq.config.settings import ShutdownSettings, WalSettings
 from blipmq.errors import CorruptLog, LogError
@@ -144,6 +144,7 @@ class Host:
     @property
     def held(self) -> int:
         """Messages that some subscription has not settled."""
+        self._look_for_drops()
         assert self._metrics is not None
         return sum(row.messages for row in self._metrics.backlogs(1000))
 
@@ -244,6 +245,7 @@ class Host:
             self._has_ended(error)
             disk.locked = False
         self._undo_flip()
+        self._look_for_drops()
         self.ends.append(self._how)
         self.trace.note("ended", self._how)
 
@@ -296,6 +298,13 @@ class Host:
             self._damage = None
             if at < len(inode.content):
                 inode.content[at] ^= _BIT
+
+    def _look_for_drops(self) -> None:
+        """Dead letters may be dropped when there are too many, if that is counted."""
+        if self._metrics is not None:
+            dropped = self._metrics.stats.dropped
+            if dropped[DropReason.BACKLOG] or dropped[DropReason.DEAD_LETTER]:
+                self.history.dead_letters = False
 
     def ready(self) -> None:
         self.up.set()

@@ -255,7 +255,7 @@ class History:
     def _ordered(self, one: Message, other: Message) -> bool:
         """Whether both must come in order. Who sent on several connections has lost that at
         QoS 0, and so has who sent one of them again."""
-        if one.may_be_doubled or other.may_be_doubled or one.refused or other.refused:
+        if any(message.refused or self._may_be_doubled(message) for message in (one, other)):
             return False
         return bool(one.qos and other.qos) or one.connections == other.connections
 
