@@ -287,7 +287,7 @@ class Host:
         if not inode.content:
             return
         at = self.rng.randrange(len(inode.content))
-        inode.content[at] ^= _BIT
+        inode.flip(at, _BIT)
         self._damage, self._flipped = (inode, at), True
         self.trace.note("flip", at)
 
@@ -296,8 +296,7 @@ class Host:
         if self._damage is not None:
             inode, at = self._damage
             self._damage = None
-            if at < len(inode.content):
-                inode.content[at] ^= _BIT
+            inode.flip(at, _BIT)
 
     def _look_for_drops(self) -> None:
         """Dead letters may be dropped when there are too many, if that is counted."""

@@ -32,6 +32,14 @@ class Inode:
         self.durable = bytes(self.content)
         self._sizes.clear()
 
+    def flip(self, at: int, bits: int) -> None:
+        """Change what is on the disk, and what is read."""
+        durable = bytearray(self.durable)
+        for data in (self.content, durable):
+            if at < len(data):
+                data[at] ^= bits
+        self.durable = bytes(durable)
+
     @property
     def dirty(self) -> bool:
         return bool(self._sizes)

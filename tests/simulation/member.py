@@ -229,6 +229,8 @@ class Undertaker:
         async with client.subscribe("$dead.>", name="undertaker", max_attempts=0) as messages:
             self.ready.set()
             async for message in messages:
+                if not self.network.of("undertaker"):
+                    continue  # the daemon that has sent it is gone, and may not have kept it
                 async with message:
                     origin = message.dead_letter
                     assert origin is not None
