@@ -38,7 +38,6 @@ KEY = "simulated"
 PORT = 5555
 LINGER_MS = 300
 _SIGTERM = 15
-_BIT = 0x40
 _EPOCH_MS = 1_700_000_000_000
 _AFTER_TROUBLE = 0.3
 """So long after a disk is well again settlements may still wait."""
@@ -124,7 +123,7 @@ class Host:
     _how: str = ""
     _flipped: bool = False
     """In this life."""
-    _damage: tuple[Inode, int] | None = None
+    _damaged: Inode | None = None
     _trouble: tuple[float, float] = (math.inf, -math.inf)
     """When something was wrong with the disk last: since, until."""
     _signals: trio.MemorySendChannel[int] = attrs.field(init=False)
@@ -287,16 +286,15 @@ class Host:
         if not inode.content:
             return
         at = self.rng.randrange(len(inode.content))
-        inode.flip(at, _BIT)
-        self._damage, self._flipped = (inode, at), True
+        inode.damage(at)
+        self._damaged, self._flipped = inode, True
         self.trace.note("flip", at)
 
     def _undo_flip(self) -> None:
         """The operator has a good copy."""
-        if self._damage is not None:
-            inode, at = self._damage
-            self._damage = None
-            inode.flip(at, _BIT)
+        if self._damaged is not None:
+            self._damaged.mend()
+            self._damaged = None
 
     def _look_for_drops(self) -> None:
         """Dead letters may be dropped when there are too many, if that is counted."""

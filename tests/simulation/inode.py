@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 
 SECTOR: Final = 512
+_BIT: Final = 0x40
 
 
 @attrs.define(eq=False)
@@ -17,14 +18,20 @@ class Inode:
 
     content: bytearray = attrs.Factory(bytearray)
     durable: bytes = b""
+    damaged: int | None = None
+    """Where a bit was flipped."""
     _sizes: list[int] = attrs.Factory(list)
     """Lengths that the file had since the last sync."""
 
     def write(self, at: int, data: bytes) -> None:
+        if self.damaged is not None and at <= self.damaged < at + len(data):
+            self.damaged = None
         self.content[at : at + len(data)] = data
         self._sizes.append(len(self.content))
 
     def truncate(self, size: int) -> None:
+        if self.damaged is not None and size <= self.damaged:
+            self.damaged = None
         self.content[size:] = bytes(max(0, size - len(self.content)))
         self._sizes.append(size)
 
@@ -32,12 +39,22 @@ class Inode:
         self.durable = bytes(self.content)
         self._sizes.clear()
 
-    def flip(self, at: int, bits: int) -> None:
-        """Change what is on the disk, and what is read."""
+    def damage(self, at: int) -> None:
+        """Flip a bit of what is on the disk, and of what is read."""
+        self.damaged = at
+        self._flip(at)
+
+    def mend(self) -> None:
+        """Undo it, unless something else was written there."""
+        at, self.damaged = self.damaged, None
+        if at is not None:
+            self._flip(at)
+
+    def _flip(self, at: int) -> None:
         durable = bytearray(self.durable)
         for data in (self.content, durable):
             if at < len(data):
-                data[at] ^= bits
+                data[at] ^= _BIT
         self.durable = bytes(durable)
 
     @property
@@ -45,7 +62,7 @@ class Inode:
         return bool(self._sizes)
 
     def copy(self) -> Inode:
-        return Inode(bytearray(self.content), self.durable, list(self._sizes))
+        return Inode(bytearray(self.content), self.durable, None, list(self._sizes))
 
     def after_power_cut(self, rng: Random) -> Inode:
         """Of each sector that was written since the last sync, the old or the new content.

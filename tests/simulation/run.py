@@ -214,6 +214,7 @@ class World:
                         self._join(users, label, group)
                 self._publish(users)
                 users.start_soon(self._leaves)
+                users.start_soon(self._keep_alive)
                 for fault in plan.faults:
                     users.start_soon(inflict, fault, self.host, self.network)
                 await trio.sleep_until(SECONDS + 0.5)
@@ -256,6 +257,11 @@ class World:
                 for member in self.members:
                     if member.label == operation.who:
                         member.leave(operation.seconds)
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await trio.sleep(1.0)
+            self.network.keepalive()
 
     async def _calm_down(self, users: trio.Nursery) -> None:
         """Nothing goes wrong any more, and everybody accepts what is left."""

@@ -7,7 +7,7 @@ there is sent, whether it arrived or not. What a client was told counts when it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -96,14 +96,13 @@ class History:
                 source,
                 len(self.messages),
                 now,
-                now,
                 connections,
                 key,
                 ttl or math.inf,
                 delay,
                 may_be_doubled=may_be_doubled,
             )
-        message.asked_last_at = now
+        message.of_several |= message.source != source
         return message
 
     def asked(self, message: Message) -> None:
@@ -111,7 +110,6 @@ class History:
         now = self.now()
         if now - message.asked_at >= self.dedup_window:
             message.may_be_doubled = True
-        message.asked_last_at = now
 
     def confirmed(self, message: Message) -> None:
         """The broker has said that it is committed."""
@@ -255,8 +253,9 @@ class History:
     def _ordered(self, one: Message, other: Message) -> bool:
         """Whether both must come in order. Who sent on several connections has lost that at
         QoS 0, and so has who sent one of them again."""
-        if any(message.refused or self._may_be_doubled(message) for message in (one, other)):
-            return False
+        for message in (one, other):
+            if message.refused or message.of_several or self._may_be_doubled(message):
+                return False
         return bool(one.qos and other.qos) or one.connections == other.connections
 
     def _again(self, copy: Copy, where: str) -> None:
@@ -457,8 +456,3 @@ class History:
 
 def _name(message: Message) -> str:
     return message.body.decode(errors="replace")
-
-
-def names(violations: Iterable[str]) -> str:
-    """For people."""
-    return "\n".join(f"  {each}" for each in violations)

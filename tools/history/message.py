@@ -30,8 +30,6 @@ class Message:
     place: int
     """The how-manieth of its source it is."""
     asked_at: float
-    asked_last_at: float
-    """When a publish of it was last under way."""
     connections: int = 0
     """How many connections its source had made when it was sent first."""
     key: bytes | None = None
@@ -39,6 +37,8 @@ class Message:
     delay: float = 0.0
     confirmed_at: float | None = None
     refused: bool = False
+    of_several: bool = False
+    """Another source has sent it as well."""
     may_be_doubled: bool = False
     """Nothing keeps the broker from publishing it twice."""
     excused: bool = False
