@@ -19,8 +19,10 @@ from blipmq.config import Config
 from blipmq.config.settings import ShutdownSettings, WalSettings
 from blipmq.errors import CorruptLog, LogError
 from blipmq.nursery import root
+from blipmq.nursery.http_app import HttpApp
 from blipmq.nursery.metrics import Metrics
 from blipmq.nursery.outside import BlockingRunner, Outside
+from blipmq.nursery.state import DaemonState
 from blipmq.wal.policy import FsyncPolicy
 from blipmq.wal.scan import LogScan
 from blipmq.wal.survey import survey
@@ -37,6 +39,7 @@ T = TypeVar("T")
 KEY = "simulated"
 PORT = 5555
 LINGER_MS = 300
+_real_http_app = root.http_app
 _SIGTERM = 15
 _EPOCH_MS = 1_700_000_000_000
 _AFTER_TROUBLE = 0.3
@@ -208,7 +211,10 @@ class Host:
     # Its lives
 
     async def run(self) -> None:
-        with mock.patch.object(root, "serve_metrics", self._serve_metrics):
+        with (
+            mock.patch.object(root, "http_app", self._http_app),
+            mock.patch.object(root, "serve_http", self._serve_http),
+        ):
             while not self.over:
                 await self._live()
                 if not self.over:
@@ -326,15 +332,18 @@ class Host:
     def _open_signals(self) -> Iterator[AsyncIterator[int]]:
         yield self._receive_signals
 
-    async def _serve_metrics(
+    def _http_app(self, state: DaemonState, metrics: Metrics) -> HttpApp:
+        self._metrics = metrics
+        return _real_http_app(state, metrics)
+
+    async def _serve_http(
         self,
-        metrics: Metrics,
+        app: HttpApp,
         addr: str,
         port: int,
         *,
         task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        self._metrics = metrics
         task_status.started((addr, port))
         await trio.sleep_forever()
 
