@@ -394,6 +394,33 @@ async def test_a_broker_that_is_gone_as_soon_as_it_shuts_down_is_replaced(
             assert len(streams) == 2
 
 
+class Fades(LastWords):
+    """At its `end` the broker says that it shuts down, and nothing more."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self.end.cancelled_caught:
+            await trio.sleep_forever()
+        return await super().receive_some(max_bytes)
+
+
+async def test_a_client_that_is_left_while_its_broker_shuts_down_is_closed_quietly(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_broker() as broker:
+        streams: list[Fades] = []
+
+        def wrap(stream: trio.abc.Stream) -> Fades:
+            streams.append(Fades(stream))
+            return streams[-1]
+
+        broker.wrap = wrap
+        async with broker.client() as client:
+            await wait_all_tasks_blocked()
+            streams[0].end.cancel()
+            await wait_all_tasks_blocked()
+            assert client.state is State.DRAINING
+
+
 async def test_publishes_that_cross_the_shutdown_are_published_by_the_next_one(
     autojump_clock: MockClock,
 ) -> None:

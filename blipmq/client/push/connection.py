@@ -160,7 +160,10 @@ class PushConnection(Wire):
             return  # it was lost in the same moment
         reply = Reply(PONG)
         self.ask(encoder.ping, reply)  # so that the settlements have arrived
-        await reply.wait()
+        try:
+            await reply.wait()
+        except ClientError:
+            return  # it has ended meanwhile, and says why
         raise ConnectionLost(f"the broker at {self.name} is shutting down")
 
     async def _write(self) -> None:
