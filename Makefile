@@ -71,6 +71,13 @@ coverage: $(READY)  ## run the tests with branch coverage and its floor
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+SEED ?= 1
+RUNS ?= 1000
+
+.PHONY: simulate
+simulate: $(READY)  ## the whole broker on simulated disk, network and clock: SEED=7 RUNS=1000
+	$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) $(SIMULATE_OPTIONS)
+
 CHAOS := crash corrupt-tail corrupt-middle missing-segment permission disk-full io-error \
 	fsync-error slow-disk second-daemon clock-jump disconnects slow-consumer flood
 

@@ -85,15 +85,27 @@ class Behind:
         self.messages -= 1
         return True
 
-    def advance(self, reached: int, place: object | None) -> None:
-        """Everything before `reached`, from the floor on, was read."""
+    def advance(self, first: int, reached: int, place: object | None) -> None:
+        """Everything from `first` on and before `reached` was read.
+
+        What has come back meanwhile with lower numbers was not.
+        """
         self.reached, self.place = reached, place
-        self.number = max(self.number, reached)
-        gone = bisect_left(self.pending, reached, key=_last)
-        del self.pending[:gone]
-        if self.pending and self.pending[0][0] < reached:
-            _, end, attempts = self.pending[0]
-            self.pending[0] = (reached, end, attempts)
+        if first <= self.number:
+            self.number = max(self.number, reached)
+        start = bisect_left(self.pending, first, key=_last)
+        stop = bisect_left(self.pending, reached, lo=start, key=_first)
+        left: list[Range] = []
+        for begin, end, attempts in self.pending[start:stop]:
+            if begin < first:
+                left.append((begin, first - 1, attempts))
+            if end >= reached:
+                left.append((reached, end, attempts))
+        self.pending[start:stop] = left
+
+
+def _first(range_: Range) -> int:
+    return range_[0]
 
 
 def _last(range_: Range) -> int:

@@ -468,6 +468,7 @@ class Broker:
             # Where the time of day went back, messages still arrived in their order.
             arrived = max(arrived, min(now, context.arrived(record.time_ms)))
             self._restore_run(restoration, cursors, record, arrived, now)
+        self._sharing.complete(now)
         for topic in self._topics:
             self._topics.forget(topic)
 
@@ -676,7 +677,7 @@ class Broker:
                 continue
             bounds = behind.next_read(cursor.topic.window_number)
             if bounds is None:
-                cursor.loaded((), behind.number, behind.place)
+                cursor.loaded((), behind.number, behind.number, behind.place)
                 continue
             first, stop = bounds
             place = behind.place if first == behind.reached else None
@@ -695,7 +696,7 @@ class Broker:
                 continue
             run.charge = Charge(self.stats, run.size + OVERHEAD_BYTES)
             found.append((run, min(now, self.context.arrived(time_ms))))
-        load.cursor.loaded(found, reached, place)
+        load.cursor.loaded(found, load.first, reached, place)
 
     # Time
 

@@ -142,7 +142,9 @@ class SharedSubscription:
                 self.wake(member)
             return
         self._wake_hungry()
-        if member.room:
+        if member.reserved and member.room:
+            self.wake(member)  # nobody else gets what is put aside for it
+        elif member.room:
             self._hungry[member] = None
 
     def _wake_hungry(self) -> None:

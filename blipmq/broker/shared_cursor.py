@@ -655,8 +655,10 @@ class SharedCursor(Cursor):
             behind.loading = True
             self.context.want_load(self)
 
-    def loaded(self, runs: Iterable[tuple[Run, float]], reached: int, place: object) -> None:
-        """Runs were read, each with when it arrived: all there are before `reached`."""
+    def loaded(
+        self, runs: Iterable[tuple[Run, float]], start: int, reached: int, place: object
+    ) -> None:
+        """Runs were read, each with when it arrived: all from number `start` to `reached` - 1."""
         behind = self.behind
         if behind is None:
             return
@@ -666,13 +668,17 @@ class SharedCursor(Cursor):
         for run, arrived in runs:
             expires = self.topic.expires(arrived, run.ttl_ms)
             self._since = arrived = max(self._since, min(arrived, latest))
-            for first, last, attempts in behind.wanted(run.first, run.last):
+            # What a run has before and behind that is read by itself, if it is wanted.
+            begin, end = max(run.first, start), min(run.last, reached - 1)
+            if end < begin:
+                continue
+            for first, last, attempts in behind.wanted(begin, end):
                 delivery = Delivery(first, last, run, attempts, expires, arrived)
                 delivery.cursor = self
                 self.add_waiting(delivery)
                 behind.messages -= delivery.count
                 behind.bytes -= delivery.size
-        behind.advance(reached, place)
+        behind.advance(start, reached, place)
         if behind.next_read(self.topic.window_number) is None:
             self._join()
         self.subscription.on_ready(self)

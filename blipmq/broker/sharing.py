@@ -146,13 +146,16 @@ class Sharing:
 
     def on_new_topic(self, topic: Topic) -> None:
         """Patterns that match it are in it from its first message on."""
+        self._enter(topic, 0.0)
+
+    def _enter(self, topic: Topic, now: float) -> None:
         for subscription, prefix in self._patterns.items():
-            if not topic.name.startswith(prefix):
+            if topic.name in subscription.cursors or not topic.name.startswith(prefix):
                 continue
             assert subscription.levels is not None
             self.context.work += len(subscription.levels)
             if matches(subscription.levels, topic.name):
-                self._open(subscription, topic, None, 0.0)
+                self._open(subscription, topic, None, now)
 
     def _open(
         self, subscription: SharedSubscription, topic: Topic, start: Start | None, now: float
@@ -318,6 +321,15 @@ class Sharing:
             behind = Behind(restored.cursor, list(restored.unsettled))
             cursor.stand_behind(behind, cursor.topic.tail)
             subscription.open(cursor)
+
+    def complete(self, now: float) -> None:
+        """Everything was restored: patterns are in every topic that matches.
+
+        Each was to be logged before the first message of the topic; a crash may have cut off the
+        records of some.
+        """
+        for topic in self.topics:
+            self._enter(topic, now)
 
     def cursors(self) -> dict[int, SharedCursor]:
         """All that are in the log, by id."""

@@ -84,10 +84,14 @@ class Subscription(Cursor):
         one that fails again and again does not keep the others waiting.
         """
         self.trim(now)
-        fresh = self.at_message(now)
-        returned = self.returned.longest_waiting
-        if returned is not None and not (fresh and self.node.arrived < returned.since):
-            return self._take_returned(returned, holder, now)
+        while True:
+            fresh = self.at_message(now)
+            returned = self.returned.longest_waiting
+            if returned is None or (fresh and self.node.arrived < returned.since):
+                break
+            if returned.expires > now:
+                return self._take_returned(returned, holder, now)
+            self._drop(returned, None, now)
         if not fresh:
             return None
         node, index = self.node, self.index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 
 import attrs
@@ -19,13 +20,19 @@ from blipmq.nursery.writer import Writer
 _DRAIN_BYTES = 64 * 1024
 
 
+@cache
+def _version() -> str:
+    """Read from the installed package once, not for every connection."""
+    return version("blipmq")
+
+
 def _session_of(connection: Connection) -> Session:
     state = connection.state
     return Session(
         state.broker,
         state.keys.authenticate,
         connection.on_progress,
-        version("blipmq"),
+        _version(),
     )
 
 

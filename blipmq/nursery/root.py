@@ -205,15 +205,17 @@ async def _recover(state: DaemonState) -> Log | None:
     if state.queue is None:
         return None
     state.unready = _RECOVERING
-    return await state.outside.run_blocking(partial(_open_log, state, trio.current_time()))
+    # Both clocks are read at the same moment: reading the log may take long.
+    call = partial(_open_log, state, trio.current_time(), state.outside.time_ms())
+    return await state.outside.run_blocking(call)
 
 
 class _Stopped(Exception):
     """The daemon was told to stop while it read its log."""
 
 
-def _open_log(state: DaemonState, now: float) -> Log | None:
-    """In a thread, while no other task uses the broker."""
+def _open_log(state: DaemonState, now: float, time_ms: int) -> Log | None:
+    """In a thread, while no other task uses the broker. `time_ms` is the time of day at `now`."""
     config, outside, broker = state.config, state.outside, state.broker
     disk = outside.disk(Path(config.wal_path))
     try:
@@ -225,10 +227,10 @@ def _open_log(state: DaemonState, now: float) -> Log | None:
     try:
         facts, next_number = log.recover()
         runs = _with_progress(state, log)
-        broker.restore(facts, runs, next_number, now, outside.time_ms())
+        broker.restore(facts, runs, next_number, now, time_ms)
         checkpoint = broker.checkpoint()
         settled_ms = config.retention.settled_ms
-        retained_from_ms = outside.time_ms() - settled_ms if settled_ms else None
+        retained_from_ms = time_ms - settled_ms if settled_ms else None
         number = broker.context.next_number
         try:
             log.roll(checkpoint, number, broker.wanted_from, retained_from_ms)

@@ -40,7 +40,7 @@ class File:
         pending = [buffer for buffer in buffers if len(buffer)]
         while pending:
             batch = pending[:_IOV_MAX]
-            written = os.writev(self._fd, batch)
+            written = self._write(batch)
             self.size += written
             self.allocated = max(self.size, self.allocated)
             done = 0
@@ -50,6 +50,10 @@ class File:
             if written:
                 pending[done] = memoryview(pending[done])[written:]
             del pending[:done]
+
+    def _write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
+        """Write at the end as much as the system takes; how many bytes that were, at least one."""
+        return os.writev(self._fd, buffers)
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
@@ -74,11 +78,15 @@ class ReadFile:
         """Fill the buffer with what stands at `offset`; how many bytes there were for it."""
         filled = 0
         while filled < len(buffer):
-            size = os.preadv(self._fd, [buffer[filled:]], offset + filled)
+            size = self._read(buffer[filled:], offset + filled)
             if not size:
                 break
             filled += size
         return filled
+
+    def _read(self, buffer: memoryview, offset: int) -> int:
+        """Read as much as the system gives; how many bytes that were, 0 at the end."""
+        return os.preadv(self._fd, [buffer], offset)
 
     def close(self) -> None:
         os.close(self._fd)

@@ -34,7 +34,7 @@ class Recovery:
     torn_bytes: int = 0
     _continued: Continued | None = None
     _ends: dict[int, int] = attrs.Factory(dict)
-    """Where segments are to be cut."""
+    """Where segments are to be cut, and synced."""
 
     @classmethod
     def of(cls, disk: Disk) -> Recovery:
@@ -66,8 +66,16 @@ class Recovery:
             raise CorruptLog(f"{self._path(self._continued.segment)}: {what}")
         if self.facts:
             self._select(found, self.facts[0][1])
+        for sequence in self.segments[-2:]:
+            # The process before may have been killed before it synced the last one, or in the one
+            # before the name of that. What is here is confirmed from now on, and the next segment
+            # is not to be there without it.
+            self._ends.setdefault(sequence, self.disk.size(segment_name(sequence)))
         for sequence, end in self._ends.items():
             self._cut(sequence, end)
+        if found or torn is not None:
+            # No name is to be gone before those that took its place are there for certain.
+            self.disk.sync_directory()
         if torn is not None:
             self.disk.remove(segment_name(torn))
         for sequence in found:
@@ -101,7 +109,8 @@ class Recovery:
     def _cut(self, sequence: int, end: int) -> None:
         file = self.disk.open(segment_name(sequence))
         try:
-            file.truncate(end)
+            if end < file.size:
+                file.truncate(end)
             file.sync()
         finally:
             file.close()

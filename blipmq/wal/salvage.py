@@ -44,7 +44,7 @@ from blipmq.wal.record import (
 )
 from blipmq.wal.salt import find_salt
 from blipmq.wal.search import SearchLimit, find_record
-from blipmq.wal.segment import is_torn, segment_name
+from blipmq.wal.segment import is_torn, lacks_header, segment_name
 
 MISSING: Final = "the segment is missing"
 
@@ -124,6 +124,8 @@ class SalvageReader:
     """Where the zeros begin that reach to its end."""
     end: int = 0
     """Where the record ends that was taken last."""
+    id: int = 0
+    """Of that record."""
     records: int = 0
     torn: int = 0
     salt: int | None = None
@@ -172,7 +174,7 @@ class SalvageReader:
             reason = f"this is segment {sequence} under another name"
             yield self._damage(data, 0, self.size, reason, useless=True)
             return
-        if self.last and self.written < SEGMENT_HEADER_BYTES:
+        if self.last and lacks_header(data, self.sequence):
             self.torn = self.written
             return
         self._refuse_other_format(head)
@@ -204,7 +206,7 @@ class SalvageReader:
                     for fact in facts:
                         yield id_, fact
                     facts.clear()
-                self.end = end
+                self.end, self.id = end, id_
             at = None
             for damage in self._bad(data, self.end, salt):
                 yield damage
@@ -227,7 +229,7 @@ class SalvageReader:
         written = self.written
         if written <= start:
             return
-        if self.last and is_torn(data, start, written, salt, self.sequence):
+        if self.last and is_torn(data, start, written, salt, self.sequence, self.id):
             self.torn = written - start
             return
         short = written - start <= CONTINUED_BYTES

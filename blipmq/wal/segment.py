@@ -33,7 +33,6 @@ from blipmq.wal.search import SearchLimit, find_record
 
 _NAME = re.compile(r"([0-9]{16})\.wal")
 SECTOR: Final = 512
-_PAGE: Final = 4096
 
 
 def segment_name(sequence: int) -> str:
@@ -88,6 +87,8 @@ class SegmentReader:
     end: int = 0
     torn: int = 0
     salt: int = 0
+    id: int = 0
+    """Of the record that was taken last."""
 
     def __iter__(self) -> Iterator[tuple[int, Fact]]:
         """(id of the record, fact). A run's data is valid until the next one is asked for.
@@ -109,7 +110,7 @@ class SegmentReader:
                 for fact in facts:
                     yield id_, fact
                 facts.clear()
-                self.end = end
+                self.end, self.id = end, id_
             self._tail(data, name, salt)
         finally:
             data.release()
@@ -119,7 +120,7 @@ class SegmentReader:
         try:
             sequence, salt = parse_segment_header(data[:SEGMENT_HEADER_BYTES].tobytes())
         except ValueError as error:
-            if self.last and _blank(data):
+            if self.last and lacks_header(data, self.sequence):
                 self.torn = written_end(data, 0)
                 return None
             raise self._corrupt(name, 0, str(error)) from None
@@ -132,7 +133,7 @@ class SegmentReader:
         written = written_end(data, start)
         if written == start:
             return
-        if not self.last or not is_torn(data, start, written, salt, self.sequence):
+        if not self.last or not is_torn(data, start, written, salt, self.sequence, self.id):
             raise self._corrupt(name, start, "a record's checksum does not match")
         self.torn = written - start
 
@@ -141,9 +142,15 @@ class SegmentReader:
         return CorruptLog(f"{path}: offset {offset}: {reason}")
 
 
-def _blank(data: memoryview) -> bool:
-    """Whether a header was not written whole: too short, or its last sector's bytes are zeros."""
-    return len(data) < SEGMENT_HEADER_BYTES or written_end(data, 0) < SEGMENT_HEADER_BYTES
+def lacks_header(data: memoryview, sequence: int) -> bool:
+    """Whether a header was not written whole: it is too short, or zeros at its end.
+
+    Of a longer beginning the first sector alone may be missing. The segment before says then
+    whether this one was in use already: it names it. The first one has none before it.
+    """
+    if len(data) < SEGMENT_HEADER_BYTES or written_end(data, 0) < SEGMENT_HEADER_BYTES:
+        return True
+    return sequence > 1 and not any(data[:SECTOR])
 
 
 def written_end(data: memoryview, start: int) -> int:
@@ -158,33 +165,38 @@ def written_end(data: memoryview, start: int) -> int:
     return start
 
 
-def is_torn(data: memoryview, start: int, written: int, salt: int, sequence: int) -> bool:
+def is_torn(
+    data: memoryview, start: int, written: int, salt: int, sequence: int, before: int
+) -> bool:
     """Whether the bad record at `start` is an unfinished write; the data ends at `written`.
+
+    `before` is the id of the record before it, 0 if there is none.
 
     It is when bytes of it are missing: its end, or a whole sector (a crash of the machine may
     leave any of them unwritten). It is not when the bytes would check with another length, which
     is what a damaged length looks like. When records that check lie further on, it is only if a
-    whole page is missing, and nothing says that this place was synced.
+    sector is missing in between, and nothing says that this place was synced.
     """
     try:
         following = find_record(data, start + 1, written, salt)
     except SearchLimit:
         return False
     if following is not None:
+        lost = _lacks_beginning(data, start, before) or _has_empty_sector(data, start, following)
         # The first record was synced before the second one was written.
-        lost = start > SEGMENT_HEADER_BYTES and _has_empty(_PAGE, data, start, following)
-        return lost and not _was_synced(data, start, following, salt, sequence)
+        synced = start == SEGMENT_HEADER_BYTES
+        return lost and not synced and not _was_synced(data, start, following, salt, sequence)
     if written - start < RECORD_HEADER_BYTES + PAYLOAD_MIN:
         return True
     length = written - start - RECORD_HEADER_BYTES
     if _checks_with_length(data, start, length, salt):
         return False
-    if _lacks_beginning(data, start):
+    if _lacks_beginning(data, start, before):
         return True
     end = start + RECORD_HEADER_BYTES + RECORD_HEADER.unpack_from(data, start)[1]
     if end > written:
         return True
-    return _has_empty(SECTOR, data, start, end)
+    return _has_empty_sector(data, start, end)
 
 
 def _was_synced(data: memoryview, place: int, start: int, salt: int, sequence: int) -> bool:
@@ -205,14 +217,21 @@ def _checks_with_length(data: memoryview, start: int, length: int, salt: int) ->
     return bool(zlib.crc32(data[body : body + length], zlib.crc32(head, salt)) == crc)
 
 
-def _lacks_beginning(data: memoryview, start: int) -> bool:
-    """Whether the sector in which the record begins is empty from there on; no id is 0."""
+def _lacks_beginning(data: memoryview, start: int, before: int) -> bool:
+    """Whether the sector in which the record begins is empty from there on.
+
+    No id is 0. One of which a part is in the next sector may end in zeros; but then it is not
+    lower than that of the record before.
+    """
     edge = (start // SECTOR + 1) * SECTOR
-    return edge - start >= 8 and not any(data[start:edge])
+    if any(data[start:edge]):
+        return False
+    return edge - start >= 8 or int.from_bytes(data[start : start + 8], "little") < before
 
 
-def _has_empty(size: int, data: memoryview, start: int, end: int) -> bool:
-    """Whether any of the aligned blocks of this size in start to end is all zeros."""
-    first = -(-start // size) * size
-    zeros = bytes(size)
-    return any(data[at : at + size] == zeros for at in range(first, end - size + 1, size))
+def _has_empty_sector(data: memoryview, start: int, end: int) -> bool:
+    """Whether any sector that begins in start to end is all zeros."""
+    first = -(-start // SECTOR) * SECTOR
+    zeros = bytes(SECTOR)
+    sectors = (data[at : at + SECTOR] for at in range(first, min(end, len(data)), SECTOR))
+    return any(sector == zeros[: len(sector)] for sector in sectors)

@@ -176,6 +176,45 @@ def test_what_comes_back_to_a_backlog_on_the_disk_keeps_its_place_and_attempt() 
     assert [p.attempt for p in again] == [2] * 30 + [1] * 29
 
 
+def test_messages_of_one_run_that_are_far_apart_are_read_once() -> None:
+    world = LoggedWorld.logged(LIMITS)
+    member, publisher = Member(world), Member(world)
+    id_ = member.attach(b"t", name=b"n", prefetch=100)
+    publisher.publish(b"t", *(b"%03d" % number for number in range(12)))
+    world.commit()
+    got = member.take_pushed()
+    for place in range(1, 11):
+        member.settle(id_, got[place].tag, got[place].tag)
+    world.commit()
+    world.crash()
+
+    again = Member(world)
+    id_ = again.attach(b"t", name=b"n", prefetch=100)
+    assert catch_up(world, again, id_) == [0, 11]
+    assert held(world) == {"n": 0}
+
+
+def test_what_comes_back_while_later_messages_are_read_is_read_as_well() -> None:
+    world = LoggedWorld.logged(LIMITS)
+    member = Member(world)
+    member.detach(member.attach(b"t", name=b"n"))
+    publish(world, 0, 40)
+    member.attach(b"t", name=b"n", prefetch=100)
+    for _ in range(2):
+        world.read_once()
+        member.take_pushed()
+    load = world.broker.next_load()
+    assert load is not None
+    member.disconnect()  # what it held is more than is kept in memory
+    runs, reached = world.log.read(load)
+    world.broker.loaded(load, runs, reached, None, world.now)
+
+    again = Member(world)
+    id_ = again.attach(b"t", name=b"n", prefetch=100)
+    assert sorted(catch_up(world, again, id_)) == list(range(40))
+    assert held(world) == {"n": 0}
+
+
 def test_a_limit_of_attempts_holds_for_what_was_read_back() -> None:
     world = LoggedWorld.logged(LIMITS)
     dead, member = Member(world), Member(world)

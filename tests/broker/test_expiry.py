@@ -6,6 +6,8 @@ import pytest
 
 from blipmq.broker.limits import Retention, Retries
 from blipmq.broker.stats import DropReason
+from blipmq.protocol.properties import MessageProperties
+from tests.broker.attached import Member
 from tests.broker.world import World, refusals
 
 TTL = 1.0
@@ -194,3 +196,17 @@ def test_expired_messages_make_room_before_any_is_dropped_for_capacity() -> None
 
     assert client.poll_all(subscription) == [b"new"] * 1_000
     assert world.broker.stats.dropped[DropReason.CAPACITY] == 0
+
+
+def test_one_that_has_waited_longest_expires_behind_another_that_lives_on() -> None:
+    world = World.create(retries=Retries(max_retries=9, retry_backoff_ms=100))
+    client, publisher = world.connect(), Member(world)
+    subscription = client.subscribe(b"t")
+    publisher.message(b"t", b"lasting", MessageProperties())
+    publisher.message(b"t", b"mortal", MessageProperties(ttl_ms=int(TTL * 1000)))
+    assert client.poll_all(subscription) == [b"lasting", b"mortal"]
+    world.pass_time(0.1)
+    client.poll(subscription)  # the first one again, which comes back later than the second
+    world.pass_time(TTL)
+
+    assert client.poll_all(subscription) == [b"lasting"]

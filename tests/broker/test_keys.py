@@ -166,6 +166,19 @@ def test_what_fell_due_and_is_put_aside_is_counted_once_when_it_comes_again() ->
     assert (attachment.held, attachment.deliveries.messages) == (0, 0)
 
 
+def test_what_is_put_aside_comes_when_its_member_lets_something_fall_due() -> None:
+    world = World.create()
+    one, other, publisher = (Member(world) for _ in range(3))
+    one.attach(b"t", name=b"n", prefetch=1, ack_wait_ms=1_000, max_attempts=1)
+    other.attach(b"t", name=b"n", prefetch=2)
+    publish(publisher, (b"a", b"1"), (b"b", b"1"))
+    assert (one.take(), other.take(), one.take()) == ([b"a"], [], [])
+
+    world.pass_time(1)
+
+    assert (other.take(), one.take()) == ([], [b"b"])
+
+
 def test_a_key_that_was_released_may_go_to_another() -> None:
     world = World.create()
     one, other, publisher = (Member(world) for _ in range(3))

@@ -81,3 +81,26 @@ def test_a_named_pattern_goes_on_after_a_restart() -> None:
     world.read()
 
     assert sorted(member.take()) == [b"1", b"2"]
+
+
+def test_a_pattern_whose_place_in_a_topic_a_crash_has_cut_off_takes_a_new_one() -> None:
+    world = LoggedWorld.logged()
+    for name in (b"one", b"other"):
+        Member(world).attach(b">", name=name, pattern=True)
+    world.commit()
+    Member(world).publish(b"a", b"1")
+    batch = world.broker.handoff()
+    assert batch is not None
+    del batch.facts[1:]  # of two places and a run
+    world.log.append(batch, world.time_ms)
+    world.crash()
+
+    Member(world).publish(b"a", b"2")
+    world.commit()
+
+    for name in (b"one", b"other"):
+        member = Member(world)
+        member.attach(b">", name=name, pattern=True)
+        member.receive()
+        world.read()
+        assert member.take() == [b"2"]

@@ -357,6 +357,70 @@ async def test_a_broker_that_shuts_down_is_finished_with_and_the_next_one_used(
         assert client.refusals.stale == 0
 
 
+class LastWords(FaultyStream):
+    """At its `end` the broker says that it shuts down, and hangs up in the same moment."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        super().__init__(inner)
+        self.end = trio.CancelScope()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self.end.cancelled_caught:
+            await trio.lowlevel.checkpoint()
+            return b""
+        self.end = trio.CancelScope()
+        with self.end:
+            return await self.inner.receive_some(max_bytes)
+        return encoder.info({"draining": True})
+
+
+async def test_a_broker_that_is_gone_as_soon_as_it_shuts_down_is_replaced(
+    autojump_clock: MockClock,
+) -> None:
+    for _ in range(20):  # which task is first is left to chance
+        async with open_broker() as broker:
+            streams: list[LastWords] = []
+
+            def wrap(stream: trio.abc.Stream, streams: list[LastWords] = streams) -> LastWords:
+                streams.append(LastWords(stream))
+                return streams[-1]
+
+            broker.wrap = wrap
+            async with broker.client() as client:
+                await wait_all_tasks_blocked()
+                streams[0].end.cancel()
+                await wait_all_tasks_blocked()
+                await client.publish("demo", b"hello")
+            assert len(streams) == 2
+
+
+class Fades(LastWords):
+    """At its `end` the broker says that it shuts down, and nothing more."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self.end.cancelled_caught:
+            await trio.sleep_forever()
+        return await super().receive_some(max_bytes)
+
+
+async def test_a_client_that_is_left_while_its_broker_shuts_down_is_closed_quietly(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_broker() as broker:
+        streams: list[Fades] = []
+
+        def wrap(stream: trio.abc.Stream) -> Fades:
+            streams.append(Fades(stream))
+            return streams[-1]
+
+        broker.wrap = wrap
+        async with broker.client() as client:
+            await wait_all_tasks_blocked()
+            streams[0].end.cancel()
+            await wait_all_tasks_blocked()
+            assert client.state is State.DRAINING
+
+
 async def test_publishes_that_cross_the_shutdown_are_published_by_the_next_one(
     autojump_clock: MockClock,
 ) -> None:

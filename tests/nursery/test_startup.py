@@ -9,9 +9,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from blipmq.broker.limits import Retention
 from blipmq.errors import ConfigError, CorruptLog, LogError
 from blipmq.wal.segment import segment_name
-from tests.nursery.daemon import Daemon, new_disk, serving, settings
+from tests.nursery.daemon import Daemon, InlineRunner, new_disk, serving, settings
 from tests.nursery.network import Network
 from tests.nursery.timed_disk import TimedDisk
 from tests.peer import bodies
@@ -55,6 +56,16 @@ async def test_it_is_unready_until_its_log_is_read(
     assert daemon.metrics.readiness() is None
     daemon.scope.cancel()
     await daemon.end()
+
+
+async def test_messages_are_not_older_for_a_start_that_takes_long(
+    autojump_clock: MockClock,
+) -> None:
+    disk = await killed(b"hello")
+    retention = Retention(message_ttl_ms=8_000)
+    async with serving(disk=disk, runner=InlineRunner(seconds=5), retention=retention) as daemon:
+        peer = await daemon.client()
+        assert bodies(await peer.poll(await peer.subscribe("demo"))) == [b"hello"]
 
 
 async def test_a_start_that_takes_long_is_logged_every_second(autojump_clock: MockClock) -> None:

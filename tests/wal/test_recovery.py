@@ -13,6 +13,7 @@ import pytest
 from blipmq.errors import CorruptLog, LogError
 from blipmq.wal.log import Log
 from blipmq.wal.record import CONTINUED_BYTES, Checkpoint, Closed, Moved, Opened, Settled
+from blipmq.wal.segment import SECTOR
 from tests.wal.logs import (
     CHECKPOINT,
     FIRST,
@@ -142,6 +143,21 @@ def test_a_new_segment_that_was_not_finished_is_as_if_it_had_not_been_begun(size
     assert sorted(crashed.files) == [FIRST, LAST]
 
 
+def test_a_new_segment_that_lacks_its_first_sector_is_as_if_it_had_not_been_begun() -> None:
+    disk = small_log()
+    whole = read(disk)
+    kept = tuple((b"topic %d" % number, number) for number in range(100))
+    begin(disk, attrs.evolve(CHECKPOINT, kept=kept))
+    crashed = disk.after_kill()
+    crashed.files[THIRD][:SECTOR] = bytes(SECTOR)
+    named = crashed.after_kill()
+    del crashed.files[LAST][-CONTINUED_BYTES:]  # it was to come after
+    found = read(crashed)
+    assert (found.facts, found.runs) == (whole.facts, whole.runs)
+    assert sorted(crashed.files) == [FIRST, LAST]
+    corrupt(named, f"/log/{THIRD}: offset 0: there is no checkpoint")
+
+
 @pytest.mark.parametrize("size", [0, 31, 40])
 def test_a_first_segment_that_was_not_finished_is_an_empty_log(size: int) -> None:
     disk = MemoryDisk()
@@ -245,6 +261,39 @@ def test_a_crash_anywhere_leaves_every_append_that_returned() -> None:
     for end in range(len(disk.operations) + 1):
         found = read(replay(disk.operations[:end]))
         assert found.numbers == [number for at, number in returned if at <= end]
+
+
+def test_what_a_killed_process_has_not_synced_is_synced_before_the_next_segment_begins() -> None:
+    disk = MemoryDisk()
+    log = begin(disk)
+    append(log, run(21))
+    after = disk.after_kill()
+    begin(after)
+    calls = [operation.call for operation in after.operations]
+    assert calls.index("sync") < calls.index("create")
+
+
+def test_the_directory_is_synced_before_a_start_removes_anything() -> None:
+    disk = MemoryDisk()
+    log = begin(disk)
+    log.roll(CHECKPOINT, 1, none_wanted)
+    after = disk.after_kill()
+    after.files[FIRST] = bytearray(disk.files[LAST])  # as if the process had not come so far
+    begin(after)
+    calls = [operation.call for operation in after.operations]
+    assert calls.index("sync_directory") < calls.index("remove")
+
+
+def test_the_name_of_a_segment_is_synced_before_the_next_one_begins() -> None:
+    disk = MemoryDisk()
+    log = begin(disk)
+    append(log, run(21))
+    log.roll(CHECKPOINT, 22, all_wanted)
+    after = disk.after_kill()
+    begin(after)
+    created = next(at for at, o in enumerate(after.operations) if o.call == "create")
+    synced = {o.name for o in after.operations[:created] if o.call == "sync"}
+    assert synced == {FIRST, LAST}
 
 
 def test_a_crash_while_the_tail_is_cut_off_leaves_it_to_the_next_start() -> None:

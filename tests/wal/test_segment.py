@@ -149,12 +149,12 @@ def test_a_last_record_whose_beginning_was_not_written_is_torn() -> None:
     assert read(zeroed(disk, start, SECTOR)).numbers == [20]
 
 
-def filled_up_to(size: int, *records: RunRecord) -> MemoryDisk:
-    """A log of which the first run ends at this offset, and these come then."""
+def filled_up_to(size: int, *records: RunRecord, first: int = 20) -> MemoryDisk:
+    """A log of which the first run, of that number, ends at this offset, and these come then."""
     disk = MemoryDisk()
     log = begin(disk)
     padding = size - len(disk.files[FIRST]) - len(b"".join(encode(run(20, body=b""), 1, 1)))
-    append(log, run(20, body=b"x" * padding))
+    append(log, run(first, body=b"x" * padding))
     append(log, *records)
     log.close()
     return disk.after_kill()
@@ -163,6 +163,18 @@ def filled_up_to(size: int, *records: RunRecord) -> MemoryDisk:
 def test_a_last_record_that_begins_with_a_sector_that_was_not_written_is_torn() -> None:
     disk = filled_up_to(SECTOR, run(21, body=b"x" * 4 * SECTOR))
     assert read(zeroed(disk, SECTOR, 2 * SECTOR)).numbers == [20]
+
+
+def test_a_record_that_ends_in_a_sector_that_was_not_written_is_torn() -> None:
+    disk = filled_up_to(SECTOR - 24, run(21), run(22, body=b"x" * 2 * SECTOR))
+    torn = zeroed(disk, SECTOR, 2 * SECTOR)
+    del torn.files[FIRST][-1:]
+    assert read(torn).numbers == [20]
+
+
+def test_a_few_bytes_of_a_beginning_that_were_not_written_are_told_by_the_number_before() -> None:
+    disk = filled_up_to(SECTOR - 4, run((1 << 32) + 300), first=(1 << 32) + 299)
+    assert read(zeroed(disk, SECTOR - 4, SECTOR)).torn_bytes
 
 
 def test_the_zeros_of_a_number_are_not_taken_for_a_sector_that_was_not_written() -> None:
@@ -207,13 +219,31 @@ def test_a_wrong_length_of_the_last_record_is_damage(length: int) -> None:
     damaged_at(patched(disk, FIRST, change), FIRST, start)
 
 
-def test_an_empty_sector_in_the_middle_of_a_log_is_damage() -> None:
+def test_an_empty_sector_in_the_middle_of_what_was_synced_is_damage() -> None:
+    disk = MemoryDisk()
+    log = begin(disk)
+    append(log, run(20, body=b"x" * 4 * SECTOR))
+    log.sync()
+    append(log, run(21))
+    log.close()
+    _, (start, _), *_ = records_of(disk.files[FIRST])
+    damaged_at(zeroed(disk.after_kill(), SECTOR, 2 * SECTOR), FIRST, start)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(1, 2), (0, 1)], ids=["a whole one", "the one that it begins in"]
+)
+def test_a_sector_that_is_missing_from_what_was_written_at_once_is_torn_off(
+    first: int, last: int
+) -> None:
     disk = MemoryDisk()
     log = begin(disk)
     append(log, run(20, body=b"x" * 4 * SECTOR), run(21))
     log.close()
     _, (start, _), _ = records_of(disk.files[FIRST])
-    damaged_at(zeroed(disk.after_kill(), SECTOR, 2 * SECTOR), FIRST, start)
+    begin_at = max(start, first * SECTOR)
+    found = read(zeroed(disk.after_kill(), begin_at, last * SECTOR))
+    assert (found.numbers, found.torn_bytes) == ([], len(disk.files[FIRST]) - start)
 
 
 def test_an_unfinished_record_in_an_older_segment_is_damage() -> None:

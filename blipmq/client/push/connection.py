@@ -156,9 +156,14 @@ class PushConnection(Wire):
         if self._failure is not None:
             raise self._failure
         await self.link.unconfirmed.settled(self.link.resend_before)
+        if self._ended is not None:
+            return  # it was lost in the same moment
         reply = Reply(PONG)
         self.ask(encoder.ping, reply)  # so that the settlements have arrived
-        await reply.wait()
+        try:
+            await reply.wait()
+        except ClientError:
+            return  # it has ended meanwhile, and says why
         raise ConnectionLost(f"the broker at {self.name} is shutting down")
 
     async def _write(self) -> None:
@@ -218,6 +223,8 @@ class PushConnection(Wire):
             interval = self._heartbeat_s
             if not interval:
                 await trio.sleep_forever()
+            if self._ended is not None:
+                return  # it was lost in the same moment
             now = trio.current_time()
             if now >= self._received_at + 2 * interval:
                 raise ConnectionLost(f"{self.name} has been silent for {2 * interval:g} seconds")
