@@ -220,6 +220,9 @@ class Log:
         with nothing changed, or LogError.
         """
         if self._file is not None:
+            if self._failed:
+                # What it has may be lost, and the next segment is not to be there without it.
+                raise LogError("an fsync failed before")
             self.sync()
         kept = [s for s in self._segments if _stays(s, wanted_from, retained_from_ms)]
         checkpoint = attrs.evolve(

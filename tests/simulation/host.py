@@ -42,7 +42,7 @@ LINGER_MS = 300
 _real_http_app = root.http_app
 _SIGTERM = 15
 _EPOCH_MS = 1_700_000_000_000
-_AFTER_TROUBLE = 0.3
+_AFTER_TROUBLE = 1.0
 """So long after a disk is well again settlements may still wait."""
 
 

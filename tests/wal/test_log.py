@@ -203,6 +203,17 @@ def test_a_sync_that_failed_is_not_tried_again(disk: MemoryDisk, log: Log) -> No
     assert disk.count("sync") == syncs
 
 
+def test_after_a_sync_that_failed_no_segment_begins(disk: MemoryDisk, log: Log) -> None:
+    append(log, run(21))
+    disk.fail("sync", errno.EIO)
+    with pytest.raises(LogError):
+        log.sync()
+    names = disk.names()
+    with pytest.raises(LogError, match="an fsync failed before"):
+        log.roll(CHECKPOINT, 22, all_wanted)
+    assert disk.names() == names
+
+
 def test_a_roll_fails_when_what_came_before_cannot_be_synced(disk: MemoryDisk, log: Log) -> None:
     append(log, run(21))
     disk.fail("sync", errno.ENOSPC)
