@@ -31,7 +31,10 @@ class Route:
     @property
     def clear(self) -> bool:
         """Whether all have taken what came before by way of the topics."""
-        return all(member.subscription.caught_up for member in self.members)
+        for member in self.members:  # noqa: SIM110, half of what all() costs
+            if not member.subscription.caught_up:
+                return False
+        return True
 
 
 @attrs.define(eq=False)

@@ -15,6 +15,8 @@ from blipmq.nursery.writer import Writer
 
 _OTHER_BYTES = 64 * 1024
 """What is asked of a stream that is no socket."""
+_MORE_BYTES = 4 * 1024
+"""After a read that was as long there are more bytes, most likely."""
 _HEARTBEAT_STEP = 0.25
 """How much longer than promised a silent client may stay, in heartbeats."""
 
@@ -68,24 +70,25 @@ async def read(
         return
     # Trio's own call would have the buffer while it waits.
     file = stream.socket.fileno()
-    waited = False
+    more = False
     while session.close_reason is None:
-        await trio.lowlevel.checkpoint_if_cancelled()
+        if more:
+            await trio.lowlevel.checkpoint()
+        else:
+            # To try first, after all was read, would be in vain nearly always.
+            session.release_room()
+            await trio.lowlevel.wait_readable(file)
         try:
             count = os.readv(file, (session.room(),))
         except BlockingIOError:
-            session.release_room()
-            await trio.lowlevel.wait_readable(file)
-            waited = True
+            more = False
             continue
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
         if not count:
             return
+        more = count >= _MORE_BYTES
         session.received(count)
-        if not waited:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        waited = False
         await _carry_out(state, session, patience, incoming, outgoing)
 
 

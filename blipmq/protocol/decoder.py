@@ -182,6 +182,8 @@ class Decoder:
             if head is not None:
                 most = min(self.length_max, LENGTH_MAX_PUBLISH)
                 stride = LENGTH_BYTES + length
+                if available <= stride + LENGTH_BYTES:
+                    return self._run(range(start, start + stride + 1, stride), head)
                 offsets = find_publishes(buffer, start, self._end, stride, head, most)
                 if len(offsets) <= _RUN_MIN and not head[0] and self._topics_alternate(offsets[-1]):
                     return self._span(most)

@@ -67,6 +67,7 @@ def attach(
     *,
     qos: int = 1,
     prefetch: int = 0,
+    pattern: bool = False,
     delete: bool = False,
 ) -> int:
     """An attachment, with a name to a durable subscription, which is made if need be; its id.
@@ -74,7 +75,9 @@ def attach(
     With `delete` the subscription is deleted at once. On a connection that has no attachment with
     a prefetch yet, or to topics without messages.
     """
-    properties = encode_attach_properties(AttachProperties(name=name, prefetch=prefetch))
+    properties = encode_attach_properties(
+        AttachProperties(name=name, prefetch=prefetch, pattern=pattern)
+    )
     sock.sendall(encoder.attach(_CALL, topic, qos, properties))
     subscription = int(U64.unpack_from(receive_frame(sock), HEADER_BYTES)[0])
     if delete:

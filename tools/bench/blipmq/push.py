@@ -67,6 +67,9 @@ class PushProtocol:
         self, address: Address, work: Work, place: int
     ) -> tuple[socket.socket, SubscribeCodec]:
         sock = connect(address, self.api_key, version=2)
+        if (pattern := work.pattern(place)) is not None:
+            attach(sock, pattern.encode(), None, qos=0, prefetch=self.prefetch, pattern=True)
+            return sock, SubscribeCodec(work.guarantee, equal=False)
         name = b"bench-%d" % place if work.guarantee else None
         for topic in work.subscriber_topics(place):
             attach(
@@ -112,7 +115,7 @@ class PublishCodec:
 
 @attrs.define
 class SubscribeCodec:
-    """Messages of one DELIVER are of one topic; `equal`: and of one size."""
+    """`equal`: messages of one DELIVER are of one topic and one size."""
 
     guarantee: Guarantee
     equal: bool
@@ -152,20 +155,19 @@ class SubscribeCodec:
             arrivals.column(data, start + body_at, stride, count)
             last_at = stop - stride
         else:
-            last_at = self._walk(data, start, stop, body_at, arrivals)
+            last_at = self._walk(data, start, stop, arrivals)
         if self.guarantee:
             last = HEADER.unpack_from(data, last_at)[2]
             self._ranges[subscription] = (self._ranges.get(subscription, (first,))[0], last)
 
-    def _walk(
-        self, data: bytearray, start: int, stop: int, body_at: int, arrivals: Arrivals
-    ) -> int:
+    def _walk(self, data: bytearray, start: int, stop: int, arrivals: Arrivals) -> int:
         """Where the last message begins."""
         at, last_at = start, start
         while at < stop:
             if data[at + TYPE_AT] != PUBLISH:
                 raise refusal(bytes(data[at:stop]))
-            arrivals.one(data, at + body_at)
+            topic_bytes = data[at + TOPIC_LENGTH_AT] << 8 | data[at + TOPIC_LENGTH_AT + 1]
+            arrivals.one(data, at + TOPIC_AT + topic_bytes)
             last_at = at
             at += LENGTH_BYTES + U32.unpack_from(data, at)[0]
         return last_at

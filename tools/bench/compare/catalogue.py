@@ -62,7 +62,9 @@ def _at_most_once() -> Iterator[Comparison]:
     for name, load in (_variants(Guarantee.AT_MOST_ONCE) | {"mixed": mixed}).items():
         yield Comparison(
             name=f"qos0-{name}",
-            says=_SAYS.get(name, "1→1, 16 to 4096 bytes mixed, 100 topics interleaved"),
+            says=_SAYS.get(
+                name, "1→1, 16 to 4096 bytes mixed, 100 topics interleaved, by a pattern"
+            ),
             group=Group.AT_MOST_ONCE,
             load=load,
             ours=who.blipmq(None),

@@ -73,6 +73,15 @@ class Work:
     def topic(self, number: int) -> str:
         return f"{self.topic_prefix}.{number}"
 
+    def pattern(self, place: int) -> str | None:
+        """What the subscriber at this place may subscribe to in place of all its topics.
+
+        That is where it takes every message of many topics; `*` is the last level of their names.
+        """
+        if self.guarantee or self.topics == 1 or len(self.subscriber_topics(place)) < self.topics:
+            return None
+        return f"{self.topic_prefix}.*"
+
     def publisher_topics(self, place: int) -> Sequence[int]:
         """The topics of the publisher at this place, from 0."""
         return _share(self.topics, self.publishers, place)

@@ -67,7 +67,8 @@ class CoreSubscriber:
 
     def __init__(self, work: Work, place: int) -> None:
         topics = [work.topic(topic).encode() for topic in work.subscriber_topics(place)]
-        ids = {topic: n for n, topic in enumerate(topics, 1)}
+        together = work.pattern(place) is not None
+        ids = {topic: 1 if together else n for n, topic in enumerate(topics, 1)}
         lap = Lap.of(work, place, lambda topic, body: message(topic, body, ids[topic]))
         self._expected = Expected(lap, (PING, PONG))
         self.settled = False
@@ -110,5 +111,7 @@ class NatsCore:
         self, address: Address, work: Work, place: int
     ) -> tuple[socket.socket, CoreSubscriber]:
         sock = connected(address)
-        subscribe(sock, [work.topic(topic).encode() for topic in work.subscriber_topics(place)])
+        pattern = work.pattern(place)
+        topics = [work.topic(topic) for topic in work.subscriber_topics(place)]
+        subscribe(sock, [name.encode() for name in ([pattern] if pattern else topics)])
         return sock, CoreSubscriber(work, place)
