@@ -703,8 +703,10 @@ class Broker:
     @property
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, if ever."""
-        times = (self.context.timers.next, self._parking.next_end)
-        return min((time for time in times if time is not None), default=None)
+        time, end = self.context.timers.next, self._parking.next_end
+        if time is None or end is None:
+            return end if time is None else time
+        return min(time, end)
 
     def tick(self, now: float) -> None:
         """Do everything that is due: retries, expiries, the end of parked subscriptions."""

@@ -36,12 +36,14 @@ class Patience:
         """It has sent something, and all of that was carried out."""
         if session.state is not State.READY:
             return
+        deadline = self.scope.deadline
         if session.version == 1 or not self.heartbeat:
-            self.scope.deadline = math.inf
+            if deadline != math.inf:
+                self.scope.deadline = math.inf
             return
         now = trio.current_time()
         latest = now + (2 + _HEARTBEAT_STEP) * self.heartbeat
-        if not now + 2 * self.heartbeat <= self.scope.deadline <= latest:
+        if not now + 2 * self.heartbeat <= deadline <= latest:
             self.scope.deadline = latest
 
     def busy(self, session: Session) -> None:

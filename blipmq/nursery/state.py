@@ -167,5 +167,7 @@ class DaemonState:
     @property
     def deadline(self) -> float | None:
         """When the scheduler has something to do, if ever."""
-        times = [time for time in (self.broker.next_deadline, self.flush_at) if time is not None]
-        return min(times, default=None)
+        due, flush = self.broker.next_deadline, self.flush_at
+        if due is None or flush is None:
+            return flush if due is None else due
+        return min(due, flush)

@@ -154,6 +154,9 @@ class Decoder:
         """A new buffer that starts with the unfinished rest of the old one."""
         old, start = self._buffer, self._start
         length = self._end - start
+        if not length and old is _NONE and wanted <= self._size and not self.frugal:
+            self._buffer = self._buffers.take(self._size)
+            return
         # An unfinished frame doubles the buffer, so memory follows what was sent, not announced.
         size = BUFFER_BYTES_MIN if self.frugal else self._size
         buffer = self._buffers.take(max(size, length + max(length, wanted)))
