@@ -44,7 +44,11 @@ test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
 
 .PHONY: check
-check: lint types coverage  ## all that CI runs: lint, types, import rules, tests with coverage
+check: lint types coverage pure  ## all that CI runs: lint, types, import rules, tests with coverage
+
+.PHONY: pure
+pure: $(READY)  ## the tests of what the compiled loops are in, with those in plain Python
+	BLIPMQ_PURE=1 $(BIN)/python -m pytest -q tests/protocol tests/broker tests/golden
 
 .PHONY: lint
 lint: $(READY)  ## ruff: rules and format
