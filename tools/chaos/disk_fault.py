@@ -102,15 +102,21 @@ class FaultyDisk:
             nursery.cancel_scope.cancel()
 
 
+def _open_files(pid: int) -> list[str]:
+    """The files that the process has open."""
+    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    return [target for target in links if Path(target).is_file()]
+
+
 async def _trace(
     pid: int, fault: DiskFault, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Attach until cancelled, or until the process ends. Raises OSError when it is not allowed."""
     calls = f"{fault.calls}:{fault.injection}"
-    process = await trio.lowlevel.open_process(
-        ["strace", "-f", "-e", f"trace={fault.calls}", "-e", f"inject={calls}", "-p", str(pid)],
-        stderr=-1,
-    )
+    command = ["strace", "-f", "-e", f"trace={fault.calls}", "-e", f"inject={calls}"]
+    for path in _open_files(pid):  # not the sockets: answers are written by the same call
+        command += ["-P", path]
+    process = await trio.lowlevel.open_process([*command, "-p", str(pid)], stderr=-1)
     assert process.stderr is not None
     try:
         async with process.stderr:
