@@ -34,7 +34,7 @@ from tools.bench.peers.amqp_wire import (
 )
 from tools.bench.peers.counting import Strides
 from tools.bench.peers.peer import Launch, PeerServer
-from tools.bench.peers.process import HOST, find_program, first_line_of, free_port
+from tools.bench.peers.process import HOST, find_program, free_port
 
 PREFETCH: Final = 500
 QueueKind = Literal["transient", "durable", "quorum"]
@@ -46,8 +46,13 @@ _SOME_BODY: Final = b"\xff" * 16
 
 
 def version() -> str:
-    """As the server's own tool tells it. Raises Missing."""
-    return f"RabbitMQ {first_line_of(find_program('rabbitmqctl'), 'version')}"
+    """As the directory of its code is named. Raises Missing.
+
+    To ask the server's own tool would leave a process behind: the one that knows the nodes' ports.
+    """
+    program = Path(find_program(f"{_BIN}/rabbitmq-server", "rabbitmq-server")).resolve()
+    found = sorted(program.parents[1].glob("lib/rabbitmq_server-*"))
+    return f"RabbitMQ {found[-1].name.partition('-')[2]}" if found else "RabbitMQ"
 
 
 def rabbitmq_server(within: Path | None = None) -> PeerServer:
