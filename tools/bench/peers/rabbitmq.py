@@ -51,8 +51,8 @@ def version() -> str:
     To ask the server's own tool would leave a process behind: the one that knows the nodes' ports.
     """
     program = Path(find_program(f"{_BIN}/rabbitmq-server", "rabbitmq-server")).resolve()
-    found = sorted(program.parents[1].glob("lib/rabbitmq_server-*"))
-    return f"RabbitMQ {found[-1].name.partition('-')[2]}" if found else "RabbitMQ"
+    names = [path.name.partition("rabbitmq_server-")[2] for path in program.parents]
+    return " ".join(("RabbitMQ", *filter(None, names)))
 
 
 def rabbitmq_server(within: Path | None = None) -> PeerServer:
