@@ -252,10 +252,9 @@ class Broker:
             if part.stop - part.start < run.count:
                 messages = run.slice(part.start, part.stop)
             if part.first is None:
-                assert messages.message_ids is not None
                 if not (self.context.durable and run.qos):
                     own.committed = True
-                self._dedup.add(run.topic, messages.message_ids, own, now)
+                self._dedup.add(run.topic, messages.message_ids or (), own, now)
                 self._publish(messages, publisher, own, now)
             else:
                 self.stats.duplicates += messages.count

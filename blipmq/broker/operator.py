@@ -89,10 +89,14 @@ class Operator:
     def purge_topic(self, name: str, now: float) -> Steps[int]:
         """Settle all that waits in a topic, for each of its subscriptions, and what is kept.
 
+        But for what is on its way to attachments at QoS 0 on patterns, with that of other topics.
         Returns how many deliveries will not be. Raises Missing.
         """
         topic = self._topic(name.encode("utf-8", "surrogatepass"))
         purged = yield from _purge(topic.cursors, now)
+        for cursor in topic.cursors:
+            if isinstance(cursor, SharedCursor) and not cursor.subscription.pattern:
+                purged += _purge_unsent(cursor.subscription)
         return purged + self._purge_kept(topic)
 
     def purge(self, id_: int, now: float) -> Steps[int]:
@@ -100,7 +104,8 @@ class Operator:
         found = self._subscription(id_)
         cursors: Sequence[Cursor]
         cursors = [found] if isinstance(found, Subscription) else [*found.cursors.values()]
-        return (yield from _purge(cursors, now))
+        purged = yield from _purge(cursors, now)
+        return purged if isinstance(found, Subscription) else purged + _purge_unsent(found)
 
     def _purge_kept(self, topic: Topic) -> int:
         purged = topic.kept_messages
@@ -277,6 +282,11 @@ def _holder(cursor: Cursor) -> Subscription | SharedSubscription:
         return cursor.subscription
     assert isinstance(cursor, Subscription)
     return cursor
+
+
+def _purge_unsent(subscription: SharedSubscription) -> int:
+    """Drop what was relayed to its members and is not sent."""
+    return sum(member.unsent.drop(DropReason.PURGED) for member in subscription.members)
 
 
 def _purge(cursors: Sequence[Cursor], now: float) -> Steps[int]:

@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
+from blipmq.broker.attachment import Attachment
 from blipmq.broker.context import Context
 from blipmq.broker.cursor import Cursor
 from blipmq.broker.message import NEVER
@@ -215,6 +216,8 @@ class Overview:
     ) -> Steps[SubscriptionView]:
         cursors = _cursors(subscription)
         backlog = yield from _amount(cursors, now)
+        if isinstance(subscription, SharedSubscription):
+            backlog = _with_unsent(backlog, [*subscription.members], now)
         if isinstance(subscription, Subscription):
             connected = subscription.session is not None
             return SubscriptionView(
@@ -239,6 +242,7 @@ class Overview:
         full = [m for m in members if subscription.qos and m.prefetch and not m.room]
         waiting = backlog.messages - sum(m.held for m in members)
         pressed = any(cursor in self.context.pressed for cursor in shared)
+        pressed = pressed or any(m.unsent.full_until is not None for m in members)
         return SubscriptionView(
             subscription.id,
             "named" if subscription.name else "unnamed",
@@ -340,6 +344,17 @@ def _first(
         found = nsmallest(limit, found, key=key)
         yield
     return found
+
+
+def _with_unsent(amount: Amount, members: Sequence[Attachment], now: float) -> Amount:
+    """With what was relayed to these and is not sent."""
+    oldest = min((member.unsent.oldest_arrived for member in members), default=NEVER)
+    age = 0.0 if oldest == NEVER else max(0.0, now - oldest)
+    return Amount(
+        amount.messages + sum(member.unsent.messages for member in members),
+        amount.bytes + sum(member.unsent.bytes for member in members),
+        None if amount.oldest_seconds is None else max(amount.oldest_seconds, age),
+    )
 
 
 def _amount(cursors: Sequence[Cursor], now: float) -> Steps[Amount]:

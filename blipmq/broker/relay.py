@@ -73,7 +73,8 @@ class Relay:
         found = self.context.routes
         routes = list(map(found.get, span.topics))
         if None in routes:
-            routes = list(map(self._route, span.topics))
+            by_name = {name: self._route(name) for name in set(span.topics)}
+            routes = [by_name[name] for name in span.topics]
         route = routes[0]
         if routes.count(route) == len(routes):
             if route is None or not route.clear:
@@ -117,6 +118,8 @@ class Relay:
         if route is not None:
             return route
         topic = self.topics.find(name)
+        if name.startswith(b"$"):
+            return None  # not for clients to publish to
         if topic is None or topic.durable or topic.frontier is not topic.tail:
             return None
         members: list[Attachment] = []

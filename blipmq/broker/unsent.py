@@ -15,7 +15,8 @@ from blipmq.broker.taken import Messages, TakenRange, fit
 
 @attrs.define(eq=False)
 class Unsent:
-    """Ranges of messages in the order of publishing, no more than `limits.qos0_window_bytes`.
+    """Ranges of messages in the order of publishing, no more than `limits.qos0_window_bytes`, but
+    for what came last in one go.
 
     From half of that on publishers are to wait, for a while, until a quarter is left.
     """
@@ -45,7 +46,7 @@ class Unsent:
         window = self.context.limits.qos0_window_bytes
         if self.bytes > window // 2 and self.full_until is None:
             self.full_until = now + self.context.limits.slow_consumer_wait_ms / 1000
-        while self.bytes > window:
+        while self.bytes > window and len(self._waiting) > 1:
             dropped = self._next(self.bytes - window, self.messages)
             self.context.stats.dropped[DropReason.QOS0_WINDOW] += dropped.count
 
@@ -75,12 +76,14 @@ class Unsent:
         self._paused.append(resume)
         return self.full_until
 
-    def drop(self, reason: DropReason) -> None:
-        """The attachment ends: count what it will not get."""
-        self.context.stats.dropped[reason] += self.messages
+    def drop(self, reason: DropReason) -> int:
+        """Count what the attachment will not get; returns how many messages that is."""
+        dropped = self.messages
+        self.context.stats.dropped[reason] += dropped
         self._waiting.clear()
         self.messages = self.bytes = 0
         self._resume()
+        return dropped
 
     def _resume(self) -> None:
         self.full_until = None

@@ -101,7 +101,7 @@ class WalWriter:
                 return False
             finally:
                 self._waits = False
-        if batch is None and self._commits != commits:
+        if batch is None and (self._commits != commits or self.queue.unfinished):
             return True
         self._looked_through = batch is None
         if batch is not None:

@@ -154,6 +154,9 @@ class Writer:
         except trio.BrokenResourceError:
             self._nursery = None
             self.lost()
+        except BaseException:
+            self._nursery = None  # part of a frame may have been sent
+            raise
         finally:
             self._sending = None
             if self._stopped is not None:

@@ -223,6 +223,7 @@ class Log:
             if self._failed:
                 # What it has may be lost, and the next segment is not to be there without it.
                 raise LogError("an fsync failed before")
+            self._undo_failed_write(self._file)
             self.sync()
         kept = [s for s in self._segments if _stays(s, wanted_from, retained_from_ms)]
         checkpoint = attrs.evolve(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from blipmq.broker.limits import Retention
-from blipmq.protocol.properties import MessageProperties
+from blipmq.protocol import encoder
+from blipmq.protocol.properties import MessageProperties, encode_message_properties
 from tests.broker.attached import Member
 from tests.broker.logged import LoggedWorld
 from tests.broker.world import World
@@ -96,3 +97,23 @@ def test_a_duplicate_leaves_no_topic_behind() -> None:
     publisher.message(b"t", b"b", ID)
 
     assert world.broker.stats.topics == 0
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("ids", [(None, b"1"), (b"1", None), (None, b"1", None)])
+def test_of_messages_that_come_together_some_may_have_no_id(
+    qos: int, ids: tuple[bytes | None, ...]
+) -> None:
+    world = World.create()
+    member, publisher = Member(world), Member(world)
+    member.attach(b"a", qos=0)
+
+    def message(body: bytes, id_: bytes | None) -> bytes:
+        properties = encode_message_properties(MessageProperties(message_id=id_))
+        return encoder.message(1, qos, b"a", properties, body)
+
+    publisher.send(message(b"first", b"1"))
+    publisher.send(*[message(b"%d" % place, id_) for place, id_ in enumerate(ids)])
+
+    others = [b"%d" % place for place, id_ in enumerate(ids) if id_ is None]
+    assert member.take() == [b"first", *others]

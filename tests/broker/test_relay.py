@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import TypeVar
+
 import pytest
 
 from blipmq.broker.limits import Limits, Retention
@@ -11,6 +14,7 @@ from blipmq.protocol.properties import MessageProperties
 from tests.broker.attached import Member
 from tests.broker.world import World
 
+T = TypeVar("T")
 NAMES = [b"a.x", b"b.x", b"a.y", b"c.z"]
 
 
@@ -256,3 +260,62 @@ def test_a_relayed_message_can_be_polled_for() -> None:
     member.send(encoder.poll(77, subscription))
 
     assert [(message.tag, message.body) for message in member.take_pushed()] == [(77, b"0")]
+
+
+def test_an_attachment_to_dead_letters_does_not_let_clients_publish_there() -> None:
+    world = World.create()
+    member, publisher = Member(world), Member(world)
+    member.attach(b"$dead.a", qos=0)
+
+    publisher.publish(b"$dead.a", b"forged", qos=0)
+
+    assert [refusal[1:] for refusal in publisher.refused] == [(403, "not permitted")]
+    assert member.take() == []
+
+
+def test_what_comes_in_one_read_is_not_too_much_for_who_has_read_all_before() -> None:
+    world = World.create(Limits(qos0_window_bytes=1_000))
+    member, publisher = Member(world), Member(world)
+    member.attach(b"a.x", qos=0)
+
+    publisher.publish(b"a.x", *[bytes(100)] * 30, qos=0)
+
+    assert len(member.take()) == 30
+
+
+def test_an_operator_sees_and_purges_what_is_not_sent() -> None:
+    world = World.create(Limits(qos0_window_bytes=4_000))
+    member, publisher = Member(world), Member(world)
+    member.attach(b"a.x", qos=0)
+    member.take()
+    publisher.send(*[encoder.publish(1, 0, b"a.x", bytes(100))] * 20)
+    (subscription,) = list(world.broker._sharing)
+    view = finish(world.broker.overview.subscription(subscription.id, world.now))
+    assert view is not None
+
+    purged = finish(world.broker.operator.purge(subscription.id, world.now))
+
+    assert (view.backlog.messages, view.slow) == (20, True)
+    assert purged == 20
+    assert member.take() == []
+    assert world.broker.stats.dropped[DropReason.PURGED] == 20
+
+
+def test_purging_a_topic_takes_what_is_not_sent_of_it() -> None:
+    world = World.create()
+    member, publisher = Member(world), Member(world)
+    member.attach(b"a.x", qos=0)
+    member.take()
+    publisher.publish(b"a.x", b"1", b"2", qos=0)
+
+    assert finish(world.broker.operator.purge_topic("a.x", world.now)) == 2
+    assert member.take() == []
+
+
+def finish(steps: Generator[None, None, T]) -> T:
+    """What the steps come to."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]

@@ -9,7 +9,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from blipmq.broker.limits import Limits
-from blipmq.nursery.connection import Connection
 from blipmq.protocol import encoder
 from tests.nursery.daemon import serving
 from tests.nursery.wakings import wakings
@@ -82,7 +81,7 @@ async def test_a_closed_connection_does_not_wait_for_the_garbage_collector(
 ) -> None:
     async with serving() as daemon:
         peer = await daemon.client()
-        (connection,) = [ref(it) for it in gc.get_objects() if isinstance(it, Connection)]
+        (connection,) = map(ref, daemon.state.connections)
         gc.disable()
         try:
             await peer.aclose()
