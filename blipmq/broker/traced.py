@@ -53,19 +53,23 @@ class TracedBroker(Broker):
     tracer: Tracer = attrs.field(kw_only=True)
 
     def publish(self, run: Run, publisher: Publisher, now: float) -> int:
-        if not _traced(run):
+        found = list(sampled_contexts(run))
+        if not found:
             return Broker.publish(self, run, publisher, now)
         tracer = self.tracer
         began = tracer.now()
         if run.qos:
             publisher = _Commit(publisher, tracer, began)
+        error: str | None = None
         try:
-            answers = Broker.publish(self, run, publisher, now)
+            return Broker.publish(self, run, publisher, now)
         except Refused as refused:
-            tracer.ended(Step.PUBLISH, began, run.topic, _traced(run), error=str(refused))
+            error = str(refused)
             raise
-        tracer.ended(Step.PUBLISH, began, run.topic, _traced(run))
-        return answers
+        finally:
+            first = run.first
+            traced = [Traced(context, first + at if first else 0) for at, context in found]
+            tracer.ended(Step.PUBLISH, began, run.topic, traced, error=error)
 
     def relay(
         self, messages: Messages, resume: Callable[[], None], now: float
