@@ -139,6 +139,8 @@ class TestEnvironment:
         its_type = settings()[key]
         values = {bool: "true", int: "4242", FsyncPolicy: "interval_ms:5", str: "::1"}
         special = {"allowed_api_keys": "a,b", "logging.level": "debug", "logging.format": "json"}
+        special["tracing.exporter"], special["tracing.sample_ratio"] = "console", "0.25"
+        special["tracing.endpoint"] = "https://collector.example/v1/traces"
         special["limits.backlog_full"] = "drop_oldest"
         special["websocket.path"] = "/mq"
         special["websocket.allowed_origins"] = "https://a.example, http://b.example:8080"
@@ -253,6 +255,26 @@ class TestRefusals:
             (
                 "websocket.max_message_bytes = 0",
                 "websocket.max_message_bytes: expected an integer, 1 or more, found 0",
+            ),
+            (
+                "tracing.sample_ratio = 1.5",
+                "tracing.sample_ratio: expected a number from 0 to 1, found 1.5",
+            ),
+            (
+                "tracing.sample_ratio = true",
+                "tracing.sample_ratio: expected a number from 0 to 1, found true",
+            ),
+            (
+                "tracing.sample_ratio = nan",
+                "tracing.sample_ratio: expected a number from 0 to 1, found nan",
+            ),
+            (
+                'tracing.endpoint = "localhost:4318"',
+                "tracing.endpoint: expected a URL, such as http://127.0.0.1:4318/v1/traces",
+            ),
+            (
+                'tracing.exporter = "jaeger"',
+                "tracing.exporter: expected one of otlp, console, found 'jaeger'",
             ),
             ('websocket.path = "mq"', "websocket.path: expected a path of a URL, such as /"),
             ('websocket.path = "/a?b"', "websocket.path: expected a path of a URL, such as /"),

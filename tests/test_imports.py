@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "blipmq.wal": {ERRORS, "blipmq.protocol"},
     "blipmq.broker": {ERRORS, "blipmq.protocol", "blipmq.wal.record"},
     "blipmq.client": {ERRORS, "blipmq.protocol"},
+    "blipmq.otel": {"blipmq.client", "blipmq.protocol"},
     "blipmq.nursery": {
         ERRORS,
         "blipmq.auth",
@@ -58,6 +59,7 @@ OF_THE_OUTSIDE_WORLD = {
     "random",
     "secrets",
     "uuid",
+    "opentelemetry",
 }
 
 

@@ -112,14 +112,7 @@ class Broker:
         stats: Stats | None = None,
         durable: bool = False,
     ) -> Broker:
-        context = Context(
-            limits or Limits(),
-            retention or Retention(),
-            retries or Retries(),
-            stats or Stats(),
-            [] if durable else None,
-        )
-        return cls(context)
+        return cls(Context.create(limits, retention, retries, stats=stats, durable=durable))
 
     def __attrs_post_init__(self) -> None:
         context = self.context

@@ -78,6 +78,25 @@ class Context:
     on_load: Callable[[], None] = _nothing
     """Called when there is something in `loads` again."""
 
+    @classmethod
+    def create(
+        cls,
+        limits: Limits | None = None,
+        retention: Retention | None = None,
+        retries: Retries | None = None,
+        *,
+        stats: Stats | None = None,
+        durable: bool = False,
+    ) -> Context:
+        """Of a broker that knows nothing yet."""
+        return cls(
+            limits or Limits(),
+            retention or Retention(),
+            retries or Retries(),
+            stats or Stats(),
+            [] if durable else None,
+        )
+
     @property
     def durable(self) -> bool:
         """Whether there is a log."""

@@ -154,6 +154,10 @@ class Stats:
     framing_errors: int = 0
     connections_refused: dict[CloseReason, int] = attrs.field(factory=_by_close_reason)
     log_lines_suppressed: int = 0
+    trace_spans_dropped: int = 0
+    """Spans that were not made, or not kept, because there were too many."""
+    trace_spans_failed: int = 0
+    """Spans that could not be exported."""
 
     wal_appends: int = 0
     """Records appended to the log."""

@@ -26,6 +26,7 @@ from blipmq.client.source import Source, StartAt, Wanted, wanted
 from blipmq.client.states import State, States, Watch
 from blipmq.client.subscription import Subscription
 from blipmq.client.topic import checked_qos, encoded
+from blipmq.client.tracing import CurrentContext
 from blipmq.client.unwrapped import unwrapped
 from blipmq.client.wire import closed
 from blipmq.errors import ConnectionLost, RequestTimeout
@@ -263,12 +264,16 @@ def open_client(
     ssl_context: ssl.SSLContext | None = None,
     connect: dial.Connect = dial.open_tcp,
     entropy: Callable[[int], bytes] = secrets.token_bytes,
+    trace_context: CurrentContext | None = None,
 ) -> AbstractAsyncContextManager[Client]:
     """Connects to a broker for an `async with` block: `blipmq://HOST[:PORT]`, port 5555.
 
     `blipmqs://` is with TLS, checked by `ssl_context` or else by the system's certificates;
     `ws://` and `wss://` are WebSockets. Of several URLs the first that answers is used.
     `connect` opens the stream to an address, in place of TCP; `entropy` gives random bytes.
+
+    `trace_context` gives the W3C traceparent that a published message carries, unless its options
+    have one; with OpenTelemetry it is `blipmq.otel.current_context`. Version 1 carries none.
 
     With `reconnect`, a connection of version 2 that is lost is replaced, by any of the URLs:
     subscriptions are attached again, and publishes that were not confirmed are sent again.
@@ -298,6 +303,7 @@ def open_client(
         reconnect_timeout if reconnect else None,
         full_window_timeout,
         entropy,
+        trace_context,
     )
 
 
@@ -310,6 +316,7 @@ async def connect_stream(
     connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
     close_timeout_ms: int = CLOSE_TIMEOUT_MS,
     entropy: Callable[[int], bytes] = secrets.token_bytes,
+    trace_context: CurrentContext | None = None,
 ) -> AsyncIterator[Client]:
     """A client over any stream to a broker, for an `async with` block; `name` is for errors.
 
@@ -326,7 +333,7 @@ async def connect_stream(
         key = handshake.encoded(api_key)
         given = _Given(stream, name, key, connect_timeout_ms)
         async with _client(
-            lambda _: given, close_timeout_ms / 1000, None, math.inf, entropy
+            lambda _: given, close_timeout_ms / 1000, None, math.inf, entropy, trace_context
         ) as client:
             yield client
     finally:
@@ -356,6 +363,7 @@ async def _client(
     reconnect_timeout_s: float | None,
     full_window_timeout_s: float,
     entropy: Callable[[int], bytes],
+    trace_context: CurrentContext | None = None,
 ) -> AsyncIterator[Client]:
     with unwrapped():
         async with trio.open_nursery() as nursery:
@@ -373,7 +381,8 @@ async def _client(
                     redial = partial(
                         dials.redial, version=first.version, timeout_s=reconnect_timeout_s
                     )
-                link = Link(first.name, entropy(_PREFIX_BYTES), redial, full_window_timeout_s)
+                prefix = entropy(_PREFIX_BYTES)
+                link = Link(first.name, prefix, redial, full_window_timeout_s, trace_context)
                 nursery.start_soon(link.run, first)
                 engine = link
             client = Client(

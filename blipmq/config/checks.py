@@ -88,6 +88,10 @@ def _check(key: str, its_type: type) -> Check:
         return _keys(_ADMIN_KEY_BYTES_MIN if key == "admin.allowed_keys" else 1)
     if key == "websocket.path":
         return _path
+    if key == "tracing.endpoint":
+        return _http_url
+    if its_type is float:
+        return _ratio
     if its_type is int:
         return _integer(*_RANGES.get(key, (1, None)))
     if its_type is bool:
@@ -109,6 +113,18 @@ def _integer(least: int, most: int | None) -> Check:
         return value
 
     return check
+
+
+def _ratio(value: object, _: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise _expected("a number from 0 to 1", value)
+    return float(value)
+
+
+def _http_url(value: object, _: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[!-~]+", value):
+        raise _expected("a URL, such as http://127.0.0.1:4318/v1/traces", value)
+    return value
 
 
 def _one_of(choices: tuple[str, ...]) -> Check:

@@ -104,6 +104,22 @@ class AdminSettings:
 
 
 @attrs.frozen
+class TracingSettings:
+    """Spans of messages that carry a sampled trace context; needs the extra `otel`."""
+
+    enabled: bool = False
+    exporter: Literal["otlp", "console"] = "otlp"
+    """To a collector, by OTLP over HTTP, or as JSON to standard output."""
+    endpoint: str = "http://127.0.0.1:4318/v1/traces"
+    """The URL of the collector."""
+    service_name: str = "blipmq"
+    sample_ratio: float = 1.0
+    """Of the traces that publishers sample: the part of which spans are made."""
+    max_spans_per_second: int = 1_000
+    """Spans beyond are not made, but counted."""
+
+
+@attrs.frozen
 class Config:
     """All settings of a daemon, validated if they come from `load_config`."""
 
@@ -138,6 +154,7 @@ class Config:
     tls: TlsSettings = TlsSettings()
     websocket: WebSocketSettings = WebSocketSettings()
     admin: AdminSettings = AdminSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @property
     def retries(self) -> Retries:

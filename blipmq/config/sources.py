@@ -171,9 +171,10 @@ def from_text(text: str, its_type: type) -> object:
     if its_type is bool:
         lowered = stripped.lower()
         return lowered in _TRUE if lowered in _TRUE | _FALSE else text
-    if its_type is int:
+    if its_type in (int, float):
         try:
-            return int(stripped)
+            number: object = its_type(stripped)
+            return number
         except ValueError:
             return text
     return text if its_type is str else stripped

@@ -108,6 +108,16 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[Stats], int]], ...]] = (
         "Log lines left out to bound their rate.",
         lambda stats: stats.log_lines_suppressed,
     ),
+    (
+        "trace_spans_dropped",
+        "Spans left out because there were too many.",
+        lambda stats: stats.trace_spans_dropped,
+    ),
+    (
+        "trace_spans_failed",
+        "Spans that could not be exported.",
+        lambda stats: stats.trace_spans_failed,
+    ),
     ("wal_appends", "Records appended to the log.", lambda stats: stats.wal_appends),
     ("wal_bytes", "Bytes appended to the log.", lambda stats: stats.wal_bytes),
     (

@@ -19,6 +19,7 @@ import trio
 from blipmq.wal.disk import Disk
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
     from outcome import Outcome
 
 T = TypeVar("T")
@@ -62,14 +63,17 @@ async def _listen(host: str, port: int) -> list[trio.SocketListener]:
 class Outside:
     """The real things, unless others are given.
 
-    `time_ms` is the time of day in milliseconds since the epoch, `monotonic` seconds of a clock
-    for measuring how long something took, `salt` a random number of 32 bits.
+    `time_ms` is the time of day in milliseconds since the epoch, `time_ns` in nanoseconds,
+    `monotonic` seconds of a clock for measuring how long something took, `salt` a random number of
+    32 bits. `span_processor` takes the spans; None: what the settings say.
     """
 
     disk: Callable[[Path], Disk] = Disk
     run_blocking: BlockingRunner = BlockingRunner()
     time_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    time_ns: Callable[[], int] = time.time_ns
     monotonic: Callable[[], float] = time.perf_counter
     salt: Callable[[], int] = lambda: secrets.randbits(32)
     signals: Callable[[], AbstractContextManager[AsyncIterator[int]]] = _signals
     listen: Callable[[str, int], Awaitable[list[trio.SocketListener]]] = _listen
+    span_processor: Callable[[], SpanProcessor] | None = None

@@ -7,17 +7,22 @@ is innermost ends first.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from blipmq.auth import KeyRing
 from blipmq.broker.broker import Broker
-from blipmq.broker.stats import Backlog, Listener
+from blipmq.broker.context import Context
+from blipmq.broker.stats import Backlog, Listener, Stats
+from blipmq.broker.traced import TracedBroker
 from blipmq.config import Config
+from blipmq.config.settings import TracingSettings
 from blipmq.errors import ConfigError, LogError
 from blipmq.nursery.admin import admin_routes
 from blipmq.nursery.api import read_routes
@@ -34,6 +39,9 @@ from blipmq.nursery.wal_queue import WalQueue
 from blipmq.nursery.wal_writer import WalWriter
 from blipmq.wal.log import Log, UnusablePath
 from blipmq.wal.record import RunRecord
+
+if TYPE_CHECKING:
+    from blipmq.nursery.tracing import Tracing
 
 _PROGRESS_SECONDS = 1.0
 _RECOVERING = "recovering"
@@ -63,6 +71,16 @@ async def serve(
     """
     outside = outside or Outside()
     state = new_state(config, outside)
+    try:
+        await _serve(config, state, task_status)
+    finally:
+        if state.tracing is not None:
+            with trio.CancelScope(shield=True):
+                await outside.run_blocking(state.tracing.close)
+    state.log.info("stopped")
+
+
+async def _serve(config: Config, state: DaemonState, task_status: trio.TaskStatus[Ready]) -> None:
     state.certificate = open_certificate(config.tls)
     metrics = Metrics(
         state.stats,
@@ -85,7 +103,6 @@ async def serve(
         finally:
             if state.queue is not None:
                 state.queue.close(state.broker.handoff())
-    state.log.info("stopped")
 
 
 def http_app(state: DaemonState, metrics: Metrics) -> HttpApp:
@@ -114,8 +131,10 @@ def _backlogs(state: DaemonState, limit: int) -> list[Backlog]:
 def new_state(config: Config, outside: Outside) -> DaemonState:
     """A daemon that does nothing yet."""
     durable = bool(config.wal_path)
-    broker = Broker.create(config.limits, config.retention, config.retries, durable=durable)
-    broker.context.epoch_ms = outside.time_ms() - trio.current_time() * 1000
+    context = Context.create(config.limits, config.retention, config.retries, durable=durable)
+    context.epoch_ms = outside.time_ms() - trio.current_time() * 1000
+    tracing = _open_tracing(config.tracing, context.stats, outside)
+    broker = Broker(context) if tracing is None else TracedBroker(context, tracer=tracing)
     queue = WalQueue(config.wal.queue_batches) if durable else None
     return DaemonState(
         config,
@@ -124,7 +143,23 @@ def new_state(config: Config, outside: Outside) -> DaemonState:
         KeyRing(config.allowed_api_keys),
         KeyRing(config.admin.allowed_keys),
         queue,
+        tracing=tracing,
     )
+
+
+def _open_tracing(settings: TracingSettings, stats: Stats, outside: Outside) -> Tracing | None:
+    """Raises ConfigError when it is to be on, and OpenTelemetry is not there."""
+    if not settings.enabled:
+        return None
+    try:
+        from blipmq.nursery.tracing import open_tracing
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "opentelemetry":
+            raise
+        raise ConfigError(
+            "tracing.enabled: expected OpenTelemetry to be installed: pip install 'blipmq[otel]'"
+        ) from None
+    return open_tracing(settings, stats, outside)
 
 
 async def _serve_clients(
@@ -207,7 +242,8 @@ async def _recover(state: DaemonState) -> Log | None:
     state.unready = _RECOVERING
     # Both clocks are read at the same moment: reading the log may take long.
     call = partial(_open_log, state, trio.current_time(), state.outside.time_ms())
-    return await state.outside.run_blocking(call)
+    with nullcontext() if state.tracing is None else state.tracing.recovery():
+        return await state.outside.run_blocking(call)
 
 
 class _Stopped(Exception):

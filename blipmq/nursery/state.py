@@ -26,6 +26,7 @@ from blipmq.wal.reading import LogReader
 if TYPE_CHECKING:
     from blipmq.nursery.certificate import Certificate
     from blipmq.nursery.connection import Connection
+    from blipmq.nursery.tracing import Tracing
     from blipmq.nursery.writer import Writer
 
 _AT_ONCE_CONNECTIONS: Final = 16
@@ -51,6 +52,8 @@ class DaemonState:
     reader: LogReader | None = None
     """Reads messages for an operator, once the log is recovered; None without one."""
     log: FilteringBoundLogger = attrs.Factory(_logger)
+    tracing: Tracing | None = None
+    """Makes spans; None when that is off."""
     certificate: Certificate | None = None
     """What proves to clients of TLS who this is."""
     connections: set[Connection] = attrs.Factory(set)

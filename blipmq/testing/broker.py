@@ -18,9 +18,11 @@ import trio.testing
 
 from blipmq.broker.stats import Stats
 from blipmq.client.client import Client, open_client
+from blipmq.client.tracing import CurrentContext
 from blipmq.client.unwrapped import unwrapped
 from blipmq.client.url import Address
 from blipmq.config import Config
+from blipmq.config.settings import TracingSettings
 from blipmq.nursery import root
 from blipmq.nursery.connection import Connection
 from blipmq.nursery.metrics import Metrics
@@ -85,6 +87,7 @@ class InProcessBroker:
         full_window_timeout: float = 5.0,
         entropy: Callable[[int], bytes] | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        trace_context: CurrentContext | None = None,
     ) -> AbstractAsyncContextManager[Client]:
         """A client of it, for an `async with` block; the options are those of `open_client`.
 
@@ -101,6 +104,7 @@ class InProcessBroker:
             entropy=entropy or self._count,
             ssl_context=ssl_context,
             connect=self.connect,
+            trace_context=trace_context,
         )
 
     def _count(self, size: int) -> bytes:
@@ -191,11 +195,13 @@ async def open_broker(
 ) -> AsyncIterator[InProcessBroker]:
     """A broker for an `async with` block, at whose end its connections break.
 
-    It has a log only if `wal_path` says where. Of `config`, that and all addresses are left out,
-    and `api_key` is the one key.
+    It has a log only if `wal_path` says where. Of `config`, that, tracing and all addresses
+    are left out, and `api_key` is the one key.
     """
     log = "" if wal_path is None else str(wal_path)
-    config = attrs.evolve(config or Config(), allowed_api_keys=(api_key,), wal_path=log)
+    config = attrs.evolve(
+        config or Config(), allowed_api_keys=(api_key,), wal_path=log, tracing=TracingSettings()
+    )
     with unwrapped():
         async with trio.open_nursery() as nursery:
             broker = InProcessBroker(api_key, config, nursery, new_state(config))

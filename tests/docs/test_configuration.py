@@ -27,7 +27,7 @@ def code(cell: str) -> str:
 
 def default(key: str) -> object:
     value = attrgetter(key)(Config())
-    if isinstance(value, bool | int | str):
+    if isinstance(value, bool | int | float | str):
         return value
     return list(value) if isinstance(value, tuple) else str(value)
 

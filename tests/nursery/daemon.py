@@ -11,6 +11,8 @@ from unittest import mock
 import attrs
 import structlog
 import trio
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from blipmq.broker.stats import Stats
 from blipmq.config import Config
@@ -77,6 +79,8 @@ class Daemon:
     """What `serve` raised; a test that expects it takes it with `failure`."""
     lines: list[MutableMapping[str, Any]] = attrs.Factory(list)
     """What was logged."""
+    spans: InMemorySpanExporter = attrs.Factory(InMemorySpanExporter)
+    """What was traced, when tracing is enabled."""
     _metrics: Metrics | None = None
     _app: HttpApp | None = None
     _state: DaemonState | None = None
@@ -175,10 +179,12 @@ class Daemon:
             disk=lambda path: self.disk,
             run_blocking=self.runner,
             time_ms=lambda: int(trio.current_time() * 1000),
+            time_ns=lambda: int(trio.current_time() * 1e9),
             monotonic=self.monotonic,
             salt=lambda: 1,
             signals=self._open_signals,
             listen=self.network.listen,
+            span_processor=lambda: SimpleSpanProcessor(self.spans),
         )
         try:
             with self.scope:

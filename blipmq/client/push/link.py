@@ -10,6 +10,7 @@ import trio
 from blipmq.client.dial import Dialled
 from blipmq.client.outbox import Outbox
 from blipmq.client.outgoing import Body, check_size, checked_body, with_message_id
+from blipmq.client.publisher import Publisher
 from blipmq.client.push.attachment import PREFETCH, Attachment
 from blipmq.client.push.connection import PushConnection
 from blipmq.client.push.publisher import PushPublisher
@@ -20,6 +21,7 @@ from blipmq.client.reply import Reply, again
 from blipmq.client.source import Source, Wanted
 from blipmq.client.states import State, States
 from blipmq.client.topic import encoded
+from blipmq.client.tracing import CurrentContext, TracedPublisher, with_context
 from blipmq.client.wire import closed
 from blipmq.errors import (
     BlipMQError,
@@ -56,6 +58,8 @@ class Link:
     _redial: Redial | None
     _patience_s: float
     """So long a full window is waited for while the connection is down."""
+    _current_context: CurrentContext | None = None
+    """What gives published messages their trace context; None: nothing does."""
     version: int = attrs.field(default=2, init=False)
     refusals: Refusals = attrs.field(factory=Refusals, init=False)
     states: States = attrs.field(factory=States, init=False)
@@ -81,6 +85,8 @@ class Link:
     ) -> None:
         """As `Client.publish`."""
         topic_bytes, data = encoded(topic), checked_body(body)
+        if self._current_context is not None:
+            properties = with_context(properties, self._current_context)
         await trio.lowlevel.checkpoint_if_cancelled()
         if not qos:
             frame = qos0_frame(topic_bytes, data, properties)
@@ -111,8 +117,10 @@ class Link:
         """Sends what has no answer."""
         self.outbox.tell(frame, b"")
 
-    def publisher(self, topic: str, qos: int, window: int, window_bytes: int) -> PushPublisher:
-        return PushPublisher(self, topic, qos, window, window_bytes)
+    def publisher(self, topic: str, qos: int, window: int, window_bytes: int) -> Publisher:
+        publisher = PushPublisher(self, topic, qos, window, window_bytes)
+        current = self._current_context
+        return publisher if current is None else TracedPublisher(publisher, current)
 
     def source(self, wanted: Wanted) -> Source:
         return Attachment(self, wanted, wanted.prefetch or PREFETCH)
