@@ -6,6 +6,7 @@ is innermost ends first.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
@@ -28,6 +29,7 @@ from blipmq.nursery.http_server import serve_http
 from blipmq.nursery.listener import address_text, open_ports, serve_connections
 from blipmq.nursery.metrics import Metrics, metrics_routes
 from blipmq.nursery.outside import Outside
+from blipmq.nursery.reload import run_reloads
 from blipmq.nursery.scheduler import run_scheduler
 from blipmq.nursery.state import DaemonState
 from blipmq.nursery.wal_queue import WalQueue
@@ -134,6 +136,7 @@ async def _serve_clients(
     task_status: trio.TaskStatus[Ready],
 ) -> None:
     services.start_soon(run_scheduler, state)
+    services.start_soon(run_reloads, state)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as listening:
             bound: dict[Listener, tuple[tuple[str, int], ...]] = {}
@@ -188,10 +191,16 @@ async def _wait_and_cancel(event: trio.Event, scope: trio.CancelScope) -> None:
 async def _obey_signals(
     state: DaemonState, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """The first signal begins the shutdown, the second skips the wait for settlements."""
+    """The first signal begins the shutdown, the second skips the wait for settlements.
+
+    SIGHUP has the configuration loaded again, once clients are served.
+    """
     with state.outside.signals() as signals:
         task_status.started()
-        async for _ in signals:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                state.reload.ring()
+                continue
             if state.stopping.is_set():
                 state.hurry.set()
             state.stop("draining")

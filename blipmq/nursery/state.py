@@ -68,6 +68,8 @@ class DaemonState:
     """Connections that may have got something to send in the step that is being made."""
     changed: Bell = attrs.Factory(Bell)
     """Rung when the scheduler may have to wake earlier than it meant to."""
+    reload: Bell = attrs.Factory(Bell)
+    """Rung when the configuration is to be read again."""
     stopping: trio.Event = attrs.Factory(trio.Event)
     hurry: trio.Event = attrs.Factory(trio.Event)
     settled: trio.Event = attrs.Factory(trio.Event)
@@ -79,6 +81,10 @@ class DaemonState:
     @_warnings.default
     def _rate_limited(self) -> RateLimited:
         return RateLimited(self.log)
+
+    def authenticate(self, key: bytes) -> str | None:
+        """The key id of an API key that is allowed now, else None."""
+        return self.keys.authenticate(key)
 
     @property
     def stats(self) -> Stats:
