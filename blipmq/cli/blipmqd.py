@@ -22,7 +22,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from blipmq import logs
-from blipmq.cli.console import TaskConsole
+from blipmq.cli.task_signal import TaskSignal
 from blipmq.config import (
     Config,
     config_file,
@@ -119,7 +119,7 @@ def _serve(config: Config, path: Path | None) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
-    instruments = [TaskConsole(sys.stderr)] if config.enable_trio_console else []
+    instruments = [TaskSignal(sys.stderr)] if config.enable_trio_console else []
     try:
         outside = Outside(load=partial(load_config, path, os.environ))
         serve = partial(root.serve, config, outside=outside)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,8 @@ from blipmq.nursery.admin import admin_routes
 from blipmq.nursery.api import read_routes
 from blipmq.nursery.backlog import read_backlogs
 from blipmq.nursery.certificate import open_certificate
+from blipmq.nursery.console import open_console
+from blipmq.nursery.debug import debug_routes
 from blipmq.nursery.http_app import HttpApp, together
 from blipmq.nursery.http_server import serve_http
 from blipmq.nursery.listener import address_text, open_ports, serve_connections
@@ -72,7 +75,15 @@ async def serve(
         state.readiness,
         config.metrics.max_labelled_subscriptions,
     )
-    app = http_app(state, metrics)
+    with ExitStack() as watching:
+        if config.enable_trio_console:
+            state.console = watching.enter_context(open_console(outside.monotonic))
+        await _run(state, metrics, task_status)
+    state.log.info("stopped")
+
+
+async def _run(state: DaemonState, metrics: Metrics, task_status: trio.TaskStatus[Ready]) -> None:
+    config, app = state.config, http_app(state, metrics)
     async with trio.open_nursery() as outermost:
         try:
             async with trio.open_nursery() as services:
@@ -87,12 +98,15 @@ async def serve(
         finally:
             if state.queue is not None:
                 state.queue.close(state.broker.handoff())
-    state.log.info("stopped")
 
 
 def http_app(state: DaemonState, metrics: Metrics) -> HttpApp:
     """What the operator is served."""
-    return HttpApp(together(metrics_routes(metrics), read_routes(state), admin_routes(state)))
+    return HttpApp(
+        together(
+            metrics_routes(metrics), read_routes(state), admin_routes(state), debug_routes(state)
+        )
+    )
 
 
 async def start_log(

@@ -26,6 +26,7 @@ from blipmq.wal.reading import LogReader
 if TYPE_CHECKING:
     from blipmq.nursery.certificate import Certificate
     from blipmq.nursery.connection import Connection
+    from blipmq.nursery.console import TaskConsole
     from blipmq.nursery.writer import Writer
 
 _AT_ONCE_CONNECTIONS: Final = 16
@@ -57,6 +58,8 @@ class DaemonState:
     log: FilteringBoundLogger = attrs.Factory(_logger)
     certificate: Certificate | None = None
     """What proves to clients of TLS who this is."""
+    console: TaskConsole | None = None
+    """Watches the daemon's tasks, when that is configured."""
     connections: set[Connection] = attrs.Factory(set)
     openings: set[trio.CancelScope] = attrs.Factory(set)
     """Clients that have TLS or a WebSocket to agree on before they are connections."""
