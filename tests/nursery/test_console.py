@@ -98,13 +98,13 @@ async def test_a_step_is_counted_with_its_time_and_a_long_one_is_remembered() ->
 
 async def test_lag_is_the_time_that_a_task_waits_for_others() -> None:
     clock = Hands()
-    first = second = trio.Event()
+    go_on = trio.Event()
 
     async def waits() -> None:
-        await second.wait()
+        await go_on.wait()
 
     async def hogs() -> None:
-        await first.wait()
+        await go_on.wait()
         clock.now += 1
 
     with open_console(clock) as console:
@@ -113,7 +113,7 @@ async def test_lag_is_the_time_that_a_task_waits_for_others() -> None:
                 nursery.start_soon(task)
             await wait_all_tasks_blocked()
             before = console.lag.busy
-            first.set()
+            go_on.set()
         # Whatever their order: the last to go on waited for both of the others, or one of them.
         assert console.lag.busy - before >= 1
         assert console.lag.longest >= 1
