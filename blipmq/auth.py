@@ -45,6 +45,10 @@ class KeyRing:
                 found = its_id
         return found
 
+    def has_id(self, id_: str) -> bool:
+        """Whether the key with this key id is allowed."""
+        return id_ in self._ids_by_digest.values()
+
     def __len__(self) -> int:
         return len(self._ids_by_digest)
 

@@ -59,6 +59,12 @@ def configure(level: Level, output_format: Format, stream: TextIO | None = None)
     logging.basicConfig(level=LEVELS[level], handlers=[handler], force=True)
 
 
+def set_level(level: Level) -> None:
+    """Write lines of this level and above from now on; all else stays as it was configured."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]))
+    logging.getLogger().setLevel(LEVELS[level])
+
+
 @attrs.define
 class _Window:
     """The second that began at `since`, and what was done in it for one key."""

@@ -141,6 +141,10 @@ class Broker:
     def stats(self) -> Stats:
         return self.context.stats
 
+    def set_limits(self, limits: Limits) -> None:
+        """From now on; what is beyond them already goes as its limit is next looked at."""
+        self.context.limits = limits
+
     @property
     def limits(self) -> Limits:
         return self.context.limits

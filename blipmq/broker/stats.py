@@ -51,7 +51,7 @@ class DropReason(StrEnum):
 
 
 class CloseReason(StrEnum):
-    """Why the daemon closed a connection, for the sake of a limit or before it was one."""
+    """Why the daemon closed a connection: a limit, its key, or what came before it was one."""
 
     LIMIT = "limit"
     """It was one more than `max_connections`."""
@@ -77,6 +77,8 @@ class CloseReason(StrEnum):
     """It did not keep to the rules of WebSocket."""
     PING = "ping"
     """A WebSocket that was silent for twice `ping_ms`."""
+    KEY_REMOVED = "key_removed"
+    """Its API key was taken out of the configuration, which was loaded again."""
 
 
 class Listener(StrEnum):

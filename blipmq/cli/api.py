@@ -70,16 +70,18 @@ class Api:
     fetch: Fetch
 
     async def get(self, path: str, **query: object) -> Json:
-        given = {name: str(value) for name, value in query.items() if value is not None}
-        suffix = f"?{urlencode(given, errors='surrogatepass')}" if given else ""
-        return await self._ask("GET", path + suffix, b"")
+        return await self._ask("GET", PREFIX + path + _query(query), b"")
+
+    async def get_debug(self, path: str, **query: object) -> Json:
+        """`get` of what looks into the daemon itself: a whole path, which is no part of the API."""
+        return await self._ask("GET", path + _query(query), b"")
 
     async def post(self, path: str, **fields: object) -> Json:
         given = {name: value for name, value in fields.items() if value is not None}
-        return await self._ask("POST", path, json.dumps(given).encode())
+        return await self._ask("POST", PREFIX + path, json.dumps(given).encode())
 
     async def delete(self, path: str) -> Json:
-        return await self._ask("DELETE", path, b"")
+        return await self._ask("DELETE", PREFIX + path, b"")
 
     async def rows(
         self, path: str, field: str, its_type: type[T], limit: int | None = None, **query: object
@@ -113,7 +115,7 @@ class Api:
             headers["Content-Length"] = str(len(body))
         if self.admin_key is not None:
             headers["Authorization"] = f"Bearer {self.admin_key}"
-        request = ApiRequest(method, PREFIX + path, headers, body)
+        request = ApiRequest(method, path, headers, body)
         try:
             with trio.fail_after(TIMEOUT_SECONDS):
                 response = await self.fetch(self.url, request)
@@ -139,6 +141,11 @@ class Api:
 
     def _no_daemon(self) -> ApiUnreachable:
         return ApiUnreachable(f"{self.url} answers, but not as the API of a BlipMQ daemon")
+
+
+def _query(query: Mapping[str, object]) -> str:
+    given = {name: str(value) for name, value in query.items() if value is not None}
+    return f"?{urlencode(given, errors='surrogatepass')}" if given else ""
 
 
 def path_part(value: object) -> str:

@@ -8,6 +8,7 @@ import click
 
 from blipmq.cli.completion import completion
 from blipmq.cli.config import config
+from blipmq.cli.console import console
 from blipmq.cli.dead import dead
 from blipmq.cli.keys import keys
 from blipmq.cli.lists import connections, subs, topics
@@ -71,6 +72,7 @@ for each in (
     purge,
     delete,
     top,
+    console,
     config,
     keys,
     wal,

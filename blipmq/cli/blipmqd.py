@@ -12,6 +12,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from blipmq import logs
-from blipmq.cli.console import TaskConsole
+from blipmq.cli.task_signal import TaskSignal
 from blipmq.config import (
     Config,
     config_file,
@@ -32,6 +33,7 @@ from blipmq.config import (
 )
 from blipmq.errors import ConfigError, LogError
 from blipmq.nursery import root
+from blipmq.nursery.outside import Outside
 
 FAILED: Final = 1
 _OTHER_FILES: Final = 64
@@ -117,9 +119,11 @@ def _serve(config: Config, path: Path | None) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
-    instruments = [TaskConsole(sys.stderr)] if config.enable_trio_console else []
+    instruments = [TaskSignal(sys.stderr)] if config.enable_trio_console else []
     try:
-        trio.run(root.serve, config, instruments=instruments)
+        outside = Outside(load=partial(load_config, path, os.environ))
+        serve = partial(root.serve, config, outside=outside)
+        trio.run(serve, instruments=instruments)
     except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001, logged
         return _failed(error, path)
     return 0

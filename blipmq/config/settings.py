@@ -144,7 +144,7 @@ class Config:
     allowed_api_keys: tuple[str, ...] = attrs.field(default=(), repr=False)
     """The API keys that clients may present; with none nobody gets in."""
     enable_trio_console: bool = False
-    """Whether SIGUSR1 writes the tree of running tasks to standard error."""
+    """Whether the daemon watches its own tasks, for `blipmq console`; it costs."""
     limits: Limits = Limits()
     retention: Retention = Retention()
     wal: WalSettings = WalSettings()

@@ -76,7 +76,7 @@ def is_admin(state: DaemonState, request: Request) -> bool:
 
 def forbidden() -> HttpError:
     return HttpError(
-        403, "no admin key is configured; set admin.allowed_keys and restart the daemon"
+        403, "no admin key is configured; set admin.allowed_keys, and reload or restart the daemon"
     )
 
 

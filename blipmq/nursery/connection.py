@@ -30,7 +30,7 @@ def _session_of(connection: Connection) -> Session:
     state = connection.state
     return Session(
         state.broker,
-        state.keys.authenticate,
+        state.authenticate,
         connection.on_progress,
         _version(),
     )
@@ -61,6 +61,7 @@ class Connection:
     outgoing: Writer = attrs.field(default=attrs.Factory(_writer_of, takes_self=True))
     _reading: trio.CancelScope = attrs.Factory(trio.CancelScope)
     _leaving: trio.CancelScope | None = None
+    _patience: Patience | None = None
     _stopped: bool = False
     _lost: bool = False
     _session_ended: bool = False
@@ -75,6 +76,21 @@ class Connection:
         """Read no more; send the replies that wait or are owed for publishes, then close."""
         self._stopped = True
         self._reading.cancel()
+
+    def close(self, reason: CloseReason) -> bool:
+        """`stop`, for a reason that is counted and logged; False when it ends already."""
+        if self._stopped or self.session.close_reason is not None:
+            return False
+        self.session.close_reason = reason
+        self.state.stats.connections_refused[reason] += 1
+        self.stop()
+        return True
+
+    def set_heartbeat(self, heartbeat: float) -> None:
+        """Seconds, from now on; a client of version 2 is told."""
+        if self._patience is not None:
+            self._patience.change(heartbeat, self.session)
+        self.session.tell_info()
 
     def on_lost(self) -> None:
         """Nothing can be sent any more."""
@@ -96,7 +112,7 @@ class Connection:
         state.stats.connections_by_listener[self.listener] += 1
         self.outgoing.open(nursery)
         self._reading.deadline = self.accepted_at + limits.handshake_timeout_ms / 1000
-        patience = Patience(self._reading, limits.heartbeat_ms / 1000)
+        self._patience = patience = Patience(self._reading, limits.heartbeat_ms / 1000)
         try:
             try:
                 # Here it waits while it is idle: whatever is called on the way takes memory.
@@ -106,7 +122,7 @@ class Connection:
                     )
             except FramingError as error:
                 self.framing_error = str(error)
-                state.warn("framing error", "framing error", peer=self.peer, error=str(error))
+                state.warn("framing error", "framing error", error=str(error), **self._about())
             except trio.BrokenResourceError:
                 self._lost = True
             self._tell_end()
@@ -134,17 +150,22 @@ class Connection:
         """Count and log why the daemon closes it, if it does."""
         reason = self.session.close_reason
         if reason is not None:
-            self.state.warn(reason.value, "connection closed", peer=self.peer, reason=reason.value)
+            self.state.warn(reason.value, "connection closed", reason=reason.value, **self._about())
         elif self._reading.cancelled_caught and not (self._stopped or self._lost):
             self._tell_silence()
+
+    def _about(self) -> dict[str, object]:
+        """What a log line says of it; its key id once it has authenticated."""
+        about: dict[str, object] = {"connection": self.id, "peer": self.peer}
+        return {**about, "key_id": self.session.owner} if self.session.owner else about
 
     def _tell_silence(self) -> None:
         if self.session.state is State.READY:
             reason = CloseReason.HEARTBEAT
-            self.state.warn("heartbeat missed", "heartbeat missed", peer=self.peer)
+            self.state.warn("heartbeat missed", "heartbeat missed", **self._about())
         else:
             reason = CloseReason.HANDSHAKE_TIMEOUT
-            self.state.warn("handshake timeout", "handshake timeout", peer=self.peer)
+            self.state.warn("handshake timeout", "handshake timeout", **self._about())
         self.session.close_reason = reason
         self.state.stats.connections_refused[reason] += 1
 

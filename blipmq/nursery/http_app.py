@@ -1,7 +1,7 @@
 """The ASGI application that the daemon's operator talks to: requests, answers, and which is whose.
 
-Knows no path of its own: `metrics` and `api` bring theirs. A path under `/api/` answers its errors
-as JSON, any other as text.
+Knows no path of its own: `metrics` and `api` bring theirs. A path under `/api/` or
+`/debug/` answers its errors as JSON, any other as text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TEXT: Final = b"text/plain; charset=utf-8"
 JSON: Final = b"application/json"
 BODY_BYTES_MAX: Final = 64 * 1024
 """The largest body that a request may have."""
-_API: Final = "/api/"
+_JSON_PATHS: Final = ("/api/", "/debug/")
 
 _logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class HttpApp:
 
 
 def _error(path: str, error: HttpError) -> Response:
-    if not path.startswith(_API):
+    if not path.startswith(_JSON_PATHS):
         return Response(error.status, error.message.encode(), more_headers=error.headers)
     document = {"error": {"status": error.status, "message": error.message}}
     return attrs.evolve(json_response(document, error.status), more_headers=error.headers)

@@ -5,17 +5,20 @@ Tests put other things in these places; everything else is the real code.
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 import trio
 
+from blipmq.config import Config, load_config
 from blipmq.wal.disk import Disk
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ def _wait_on(_: object) -> trio.lowlevel.Abort:
 
 
 def _signals() -> AbstractContextManager[AsyncIterator[int]]:
-    return trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM)
+    return trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:
@@ -65,7 +68,8 @@ class Outside:
 
     `time_ms` is the time of day in milliseconds since the epoch, `time_ns` in nanoseconds,
     `monotonic` seconds of a clock for measuring how long something took, `salt` a random number of
-    32 bits. `span_processor` takes the spans; None: what the settings say.
+    32 bits. `load` reads the configuration again, in a thread. `span_processor` takes the spans;
+    None: what the settings say.
     """
 
     disk: Callable[[Path], Disk] = Disk
@@ -75,5 +79,6 @@ class Outside:
     monotonic: Callable[[], float] = time.perf_counter
     salt: Callable[[], int] = lambda: secrets.randbits(32)
     signals: Callable[[], AbstractContextManager[AsyncIterator[int]]] = _signals
+    load: Callable[[], Config] = partial(load_config, None, os.environ)
     listen: Callable[[str, int], Awaitable[list[trio.SocketListener]]] = _listen
     span_processor: Callable[[], SpanProcessor] | None = None

@@ -46,6 +46,13 @@ class Patience:
         if not now + 2 * self.heartbeat <= deadline <= latest:
             self.scope.deadline = latest
 
+    def change(self, heartbeat: float, session: Session) -> None:
+        """A longer heartbeat holds at once, a shorter one from when the client is heard next."""
+        longer = not heartbeat or 0 < self.heartbeat < heartbeat
+        self.heartbeat = heartbeat
+        if longer and self.scope.deadline != math.inf:
+            self.heard(session)
+
     def busy(self, session: Session) -> None:
         """What it has sent has to wait: it is not the client that is silent."""
         if session.state is State.READY:

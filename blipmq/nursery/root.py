@@ -6,8 +6,9 @@ is innermost ends first.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,11 +29,14 @@ from blipmq.nursery.admin import admin_routes
 from blipmq.nursery.api import read_routes
 from blipmq.nursery.backlog import read_backlogs
 from blipmq.nursery.certificate import open_certificate
+from blipmq.nursery.console import open_console
+from blipmq.nursery.debug import debug_routes
 from blipmq.nursery.http_app import HttpApp, together
 from blipmq.nursery.http_server import serve_http
 from blipmq.nursery.listener import address_text, open_ports, serve_connections
 from blipmq.nursery.metrics import Metrics, metrics_routes
 from blipmq.nursery.outside import Outside
+from blipmq.nursery.reload import run_reloads
 from blipmq.nursery.scheduler import run_scheduler
 from blipmq.nursery.state import DaemonState
 from blipmq.nursery.wal_queue import WalQueue
@@ -88,7 +92,14 @@ async def _serve(config: Config, state: DaemonState, task_status: trio.TaskStatu
         state.readiness,
         config.metrics.max_labelled_subscriptions,
     )
-    app = http_app(state, metrics)
+    with ExitStack() as watching:
+        if config.enable_trio_console:
+            state.console = watching.enter_context(open_console(state.outside.monotonic))
+        await _run(state, metrics, task_status)
+
+
+async def _run(state: DaemonState, metrics: Metrics, task_status: trio.TaskStatus[Ready]) -> None:
+    config, app = state.config, http_app(state, metrics)
     async with trio.open_nursery() as outermost:
         try:
             async with trio.open_nursery() as services:
@@ -107,7 +118,11 @@ async def _serve(config: Config, state: DaemonState, task_status: trio.TaskStatu
 
 def http_app(state: DaemonState, metrics: Metrics) -> HttpApp:
     """What the operator is served."""
-    return HttpApp(together(metrics_routes(metrics), read_routes(state), admin_routes(state)))
+    return HttpApp(
+        together(
+            metrics_routes(metrics), read_routes(state), admin_routes(state), debug_routes(state)
+        )
+    )
 
 
 async def start_log(
@@ -169,6 +184,7 @@ async def _serve_clients(
     task_status: trio.TaskStatus[Ready],
 ) -> None:
     services.start_soon(run_scheduler, state)
+    services.start_soon(run_reloads, state)
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as listening:
             bound: dict[Listener, tuple[tuple[str, int], ...]] = {}
@@ -223,10 +239,16 @@ async def _wait_and_cancel(event: trio.Event, scope: trio.CancelScope) -> None:
 async def _obey_signals(
     state: DaemonState, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """The first signal begins the shutdown, the second skips the wait for settlements."""
+    """The first signal begins the shutdown, the second skips the wait for settlements.
+
+    SIGHUP has the configuration loaded again, once clients are served.
+    """
     with state.outside.signals() as signals:
         task_status.started()
-        async for _ in signals:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                state.reload.ring()
+                continue
             if state.stopping.is_set():
                 state.hurry.set()
             state.stop("draining")

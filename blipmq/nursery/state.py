@@ -26,6 +26,7 @@ from blipmq.wal.reading import LogReader
 if TYPE_CHECKING:
     from blipmq.nursery.certificate import Certificate
     from blipmq.nursery.connection import Connection
+    from blipmq.nursery.console import TaskConsole
     from blipmq.nursery.tracing import Tracing
     from blipmq.nursery.writer import Writer
 
@@ -56,6 +57,8 @@ class DaemonState:
     """Makes spans; None when that is off."""
     certificate: Certificate | None = None
     """What proves to clients of TLS who this is."""
+    console: TaskConsole | None = None
+    """Watches the daemon's tasks, when that is configured."""
     connections: set[Connection] = attrs.Factory(set)
     openings: set[trio.CancelScope] = attrs.Factory(set)
     """Clients that have TLS or a WebSocket to agree on before they are connections."""
@@ -65,6 +68,8 @@ class DaemonState:
     """Connections that may have got something to send in the step that is being made."""
     changed: Bell = attrs.Factory(Bell)
     """Rung when the scheduler may have to wake earlier than it meant to."""
+    reload: Bell = attrs.Factory(Bell)
+    """Rung when the configuration is to be read again."""
     stopping: trio.Event = attrs.Factory(trio.Event)
     hurry: trio.Event = attrs.Factory(trio.Event)
     settled: trio.Event = attrs.Factory(trio.Event)
@@ -76,6 +81,10 @@ class DaemonState:
     @_warnings.default
     def _rate_limited(self) -> RateLimited:
         return RateLimited(self.log)
+
+    def authenticate(self, key: bytes) -> str | None:
+        """The key id of an API key that is allowed now, else None."""
+        return self.keys.authenticate(key)
 
     @property
     def stats(self) -> Stats:

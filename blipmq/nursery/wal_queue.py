@@ -28,6 +28,15 @@ class WalQueue:
         # One more than can be reserved: the last batch of a shutdown needs no reservation.
         self.send, self.receive = trio.open_memory_channel[Batch](self.size + 1)
 
+    def fill(self) -> dict[str, object]:
+        """How full it is: places, those that are taken, and what waits in them or for one."""
+        return {
+            "places": self.size,
+            "taken": self.size - self._room.value,
+            "waiting_batches": self.receive.statistics().current_buffer_used,
+            "waiting_for_a_place": self._room.statistics().tasks_waiting,
+        }
+
     async def reserve(self) -> None:
         """Wait for a place. It is then used by `put` or given back by `release`."""
         if not self.try_reserve():

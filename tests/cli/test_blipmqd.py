@@ -16,6 +16,7 @@ import trio
 from blipmq.cli import blipmqd
 from blipmq.config import Config
 from blipmq.errors import ConfigError, CorruptLog, LogError
+from blipmq.nursery.outside import Outside
 
 
 class Daemon:
@@ -23,10 +24,12 @@ class Daemon:
 
     def __init__(self) -> None:
         self.served: list[Config] = []
+        self.outside = Outside()
         self.ends_with: BaseException | None = None
 
-    async def serve(self, config: Config) -> None:
+    async def serve(self, config: Config, *, outside: Outside) -> None:
         self.served.append(config)
+        self.outside = outside
         await trio.lowlevel.checkpoint()
         if self.ends_with is not None:
             raise self.ends_with
@@ -112,6 +115,12 @@ def test_a_bad_configuration_ends_the_start_with_2_and_plain_lines(
         f"blipmqd: {file}: port: expected an integer from 0 to 65535, found 'x'",
         f"blipmqd: {file}: bind_adr: unknown key; did you mean bind_addr?",
     ]
+
+
+def test_what_is_loaded_again_is_the_same_file(daemon: Daemon, file: Path) -> None:
+    assert blipmqd.run(["--config", str(file)]) == 0
+    file.write_text("port = 8\n")
+    assert daemon.outside.load().port == 8
 
 
 def test_check_config_says_what_it_checked_and_serves_nothing(

@@ -51,9 +51,12 @@ class Command:
         return done.returncode, done.stdout.decode()
 
 
-async def start(processes: Processes) -> tuple[Process, Command]:
+async def start(processes: Processes, **environment: str) -> tuple[Process, Command]:
     daemon = await processes.start(
-        BLIPMQ_ADMIN_ALLOWED_KEYS=ADMIN_KEY, BLIPMQ_MAX_RETRIES=1, BLIPMQ_RETRY_BACKOFF_MS=1
+        BLIPMQ_ADMIN_ALLOWED_KEYS=ADMIN_KEY,
+        BLIPMQ_MAX_RETRIES=1,
+        BLIPMQ_RETRY_BACKOFF_MS=1,
+        **environment,
     )
     return daemon, await Command.of(daemon)
 
@@ -123,3 +126,14 @@ async def test_an_interrupt_while_it_waits_for_input_ends_it_quietly(
             told = b"".join([data async for data in process.stderr])
             assert await process.wait() == 130
     assert told.strip() == b"blipmq: interrupted"
+
+
+async def test_the_console_shows_the_tasks_of_a_process(processes: Processes) -> None:
+    _, command = await start(processes, BLIPMQ_ENABLE_TRIO_CONSOLE="true")
+    status, output = await command("console", "--once", "--json", "--children", "50")
+    assert status == 0
+    document = json.loads(output)
+    names = {row["name"] for row in document["names"]}
+    assert "blipmq.nursery.scheduler.run_scheduler" in names
+    assert document["tree"]["nurseries"]
+    assert document["loop"]["idle_seconds"] > 0

@@ -27,6 +27,7 @@ from tests.peer import KEY, PATIENCE_SECONDS
 
 T = TypeVar("T")
 
+SIGHUP = 1
 SIGTERM = 15
 _real_http_app = root.http_app
 
@@ -64,6 +65,11 @@ class InlineRunner(BlockingRunner):
         return call()
 
 
+def settings(**changes: Any) -> Config:
+    """The defaults of a daemon with one API key."""
+    return attrs.evolve(Config(allowed_api_keys=(KEY,), wal_path="memory"), **changes)
+
+
 @attrs.define(eq=False)
 class Daemon:
     """A daemon that was started, and what it believes to be the world."""
@@ -72,6 +78,8 @@ class Daemon:
     disk: TimedDisk
     runner: InlineRunner = attrs.Factory(InlineRunner)
     monotonic: Callable[[], float] = trio.current_time
+    load: Callable[[], Config] = settings
+    """What the configuration is when it is read again."""
     network: Network = attrs.Factory(Network)
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     ended: trio.Event = attrs.Factory(trio.Event)
@@ -129,6 +137,22 @@ class Daemon:
         """SIGTERM."""
         self._signals.send_nowait(SIGTERM)
 
+    def hang_up(self, load: Callable[[], Config]) -> None:
+        """SIGHUP, when `load` gives or raises what is configured now."""
+        self.load = load
+        self._signals.send_nowait(SIGHUP)
+
+    async def reload(self, load: Callable[[], Config]) -> MutableMapping[str, Any]:
+        """As `hang_up`, and wait until it is done; the line that is logged."""
+        before = len(self.lines)
+        self.hang_up(load)
+        with trio.fail_after(PATIENCE_SECONDS):
+            while True:
+                for line in self.lines[before:]:
+                    if line["event"] in ("reloaded", "reload refused"):
+                        return line
+                await trio.sleep(0.01)
+
     async def end(self) -> None:
         """Wait until `serve` has returned or raised."""
         with trio.fail_after(PATIENCE_SECONDS):
@@ -183,6 +207,7 @@ class Daemon:
             monotonic=self.monotonic,
             salt=lambda: 1,
             signals=self._open_signals,
+            load=lambda: self.load(),
             listen=self.network.listen,
             span_processor=lambda: SimpleSpanProcessor(self.spans),
         )
@@ -201,11 +226,6 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(inner)
     else:
         yield error
-
-
-def settings(**changes: Any) -> Config:
-    """The defaults of a daemon with one API key."""
-    return attrs.evolve(Config(allowed_api_keys=(KEY,), wal_path="memory"), **changes)
 
 
 def new_disk() -> TimedDisk:

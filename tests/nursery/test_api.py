@@ -181,7 +181,7 @@ async def test_changes_are_off_without_admin_keys(autojump_clock: MockClock, req
         )
     assert answer.error == (
         403,
-        "no admin key is configured; set admin.allowed_keys and restart the daemon",
+        "no admin key is configured; set admin.allowed_keys, and reload or restart the daemon",
     )
 
 
