@@ -98,7 +98,8 @@ $(FUZZ:%=fuzz-%): fuzz-%: $(FUZZ_READY)
 	$(BIN)/python -m tests.fuzz $* --seconds $(FUZZ_SECONDS) $(FUZZ_OPTIONS)
 
 CHAOS := crash corrupt-tail corrupt-middle missing-segment permission disk-full io-error \
-	fsync-error slow-disk second-daemon clock-jump disconnects slow-consumer flood
+	fsync-error slow-disk second-daemon clock-jump disconnects slow-consumer flood \
+	upgrade
 
 .PHONY: chaos $(CHAOS:%=chaos-%)
 chaos: $(CHAOS:%=chaos-%)  ## failure drills on real processes; chaos-crash and so on for one
