@@ -82,8 +82,24 @@ RUNS ?= 1000
 simulate: $(READY)  ## the whole broker on simulated disk, network and clock: SEED=7 RUNS=1000
 	$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) $(SIMULATE_OPTIONS)
 
+FUZZ := decoding properties session recovery config
+FUZZ_READY := $(VENV)/.ready-fuzz
+FUZZ_SECONDS ?= 60
+
+$(FUZZ_READY): $(READY)
+	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint requirements.lock --editable '.[fuzz]' \
+		|| echo 'atheris cannot be installed here: fuzzing goes on without coverage'
+	touch $@
+
+.PHONY: fuzz $(FUZZ:%=fuzz-%)
+fuzz: $(FUZZ:%=fuzz-%)  ## any input, guided by coverage: FUZZ_SECONDS=60 for each; fuzz-session and so on for one
+
+$(FUZZ:%=fuzz-%): fuzz-%: $(FUZZ_READY)
+	$(BIN)/python -m tests.fuzz $* --seconds $(FUZZ_SECONDS) $(FUZZ_OPTIONS)
+
 CHAOS := crash corrupt-tail corrupt-middle missing-segment permission disk-full io-error \
-	fsync-error slow-disk second-daemon clock-jump disconnects slow-consumer flood
+	fsync-error slow-disk second-daemon clock-jump disconnects slow-consumer flood \
+	upgrade
 
 .PHONY: chaos $(CHAOS:%=chaos-%)
 chaos: $(CHAOS:%=chaos-%)  ## failure drills on real processes; chaos-crash and so on for one
@@ -147,7 +163,7 @@ typecheck-pyright: $(PYRIGHT_READY)  ## check what users import with pyright
 lock:  ## resolve the newest versions into the lock files
 	$(PYTHON) -m venv --clear $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install $(PIP_FLAGS) uv
-	$(LOCK_VENV)/bin/uv pip compile --quiet --universal --upgrade --no-annotate --extra dev --extra bench \
+	$(LOCK_VENV)/bin/uv pip compile --quiet --universal --upgrade --no-annotate --extra dev --extra bench --extra fuzz \
 		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 	$(LOCK_VENV)/bin/uv pip compile --quiet --universal --upgrade --no-annotate \
 		--custom-compile-command 'make lock' --output-file tools/typecheck/requirements.lock \

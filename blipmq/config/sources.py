@@ -150,6 +150,9 @@ def _from_yaml(text: str) -> object:
         raise ValueError(f"expected YAML: {error.problem}{where}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"expected YAML: {error}") from error
+    except (LookupError, AttributeError) as error:
+        # so fails PyYAML for a value that its tag does not fit, as in `!!bool 7`
+        raise ValueError("expected YAML: a value does not fit its tag") from error
 
 
 _PARSERS: Final[dict[str, Callable[[str], object]]] = {

@@ -46,7 +46,11 @@ def continued(disk: Disk, sequence: int) -> Continued | None:
         start = max(SEGMENT_HEADER_BYTES, stop - CONTINUED_BYTES)
         with data[:stop] as written:
             for id_, body, end in records(written, start, salt):
-                for fact in decode(id_, written[body:end].tobytes()):
+                try:
+                    facts = decode(id_, written[body:end].tobytes())
+                except ValueError:
+                    return None  # who reads all of the segment says what is wrong with it
+                for fact in facts:
                     if isinstance(fact, Continued):
                         return fact
     return None

@@ -412,6 +412,8 @@ def decode(id_: int, payload: Bytes) -> list[Fact]:
     Raises ValueError when the payload is of no kind that this program knows, or does not fit it.
     """
     view = memoryview(payload)[:-1]
+    if not view:
+        raise ValueError("the record is empty")
     try:
         match view[0]:
             case 1:

@@ -32,6 +32,7 @@ from blipmq.wal.scan import LogScan, Loss, Progress, silent
 from blipmq.wal.segment import segment_name
 from blipmq.wal.survey import State, kept, states
 
+_NUMBER_MAX: Final = 2**64 - 1
 _TEMPORARY: Final = "repair.tmp"
 
 
@@ -109,9 +110,11 @@ def plan(scan: LogScan, state: State, reserve: int, progress: Progress = silent)
     removed = useless & set(scan.found)
     if useless and scan.begun is not None:
         removed.add(scan.begun)
-    id_, checkpoint = max(scan.next_number, state.reserved, 1), scan.checkpoint
+    id_ = min(max(scan.next_number, state.reserved, 1), _NUMBER_MAX)
+    checkpoint = scan.checkpoint
     # What was reserved by checkpoints that are lost is not to be given out either.
-    reserved = id_ + reserve * (scan.newest - scan.state_from + (scan.state_from == 0))
+    unknown = scan.newest - scan.state_from + (scan.state_from == 0)
+    reserved = min(id_ + reserve * unknown, _NUMBER_MAX)
     segments = tuple(s for s in scan.wanted if s not in useless and s != scan.last)
     salts = tuple(scan.readers[s].salt or 0 for s in segments)
     if checkpoint is None:

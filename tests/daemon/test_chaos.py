@@ -21,6 +21,7 @@ from tools.chaos import (
     second_daemon,
     slow_consumer,
     slow_disk,
+    upgrade,
 )
 from tools.chaos import missing_segment as segments
 from tools.chaos.disk_fault import FaultyDisk
@@ -61,6 +62,18 @@ async def test_four_crashes_under_load_break_no_promise(tmp_path: Path) -> None:
 
 async def test_a_torn_tail_is_cut_off(tmp_path: Path) -> None:
     assert await corrupt_tail.drill(tmp_path, rounds=2, chance=CHANCE, step=29) == []
+
+
+async def test_an_older_log_is_taken_over(tmp_path: Path) -> None:
+    assert await upgrade.drill(tmp_path, older=None) == []
+
+
+async def test_messages_that_an_older_log_lacks_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upgrade, "BODIES", (*upgrade.BODIES, b"one more"))
+    violations = await upgrade.drill(tmp_path, older=None)
+    assert [("what was not accepted is there" in text) for text in violations] == [True, True]
 
 
 async def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:

@@ -262,3 +262,8 @@ def test_a_segment_header_begins_with_the_magic_and_the_version() -> None:
 def test_a_header_that_is_none_is_an_error_that_says_why(header: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         record.parse_segment_header(header)
+
+
+def test_a_record_without_a_kind_is_an_error() -> None:
+    with pytest.raises(ValueError, match="the record is empty"):
+        record.decode(9, b"\xff")

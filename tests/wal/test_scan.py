@@ -17,7 +17,17 @@ from tests.wal.directories import (
     starts,
     two_segments,
 )
-from tests.wal.logs import FIRST, LAST, all_wanted, append, begin, none_wanted, run
+from tests.wal.logs import (
+    FIRST,
+    LAST,
+    all_wanted,
+    append,
+    begin,
+    none_wanted,
+    record_with_payload,
+    run,
+    salts,
+)
 
 
 def bounds(loss: Loss) -> tuple[bytes | None, int, int | None]:
@@ -230,3 +240,13 @@ def test_a_crash_while_the_next_segment_is_named_is_no_damage(path: Path, lost: 
     scan = scanned(path)
     assert (scan.damages, scan.torn_bytes) == ([], CONTINUED_BYTES - lost)
     assert starts(path)
+
+
+def test_an_older_segment_that_ends_in_an_unknown_record_is_damaged_and_no_more(path: Path) -> None:
+    (start, end), salt = records(path, FIRST)[-1], salts()()
+    assert end - start == CONTINUED_BYTES
+    unknown = record_with_payload(b"\xc8" * (CONTINUED_BYTES - 17), salt=salt)
+    change(path, FIRST, start, unknown)
+    scan = scanned(path)
+    assert ["unknown kind of record 200" in damage.reason for damage in scan.damages] == [True]
+    assert not starts(path)
