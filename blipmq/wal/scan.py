@@ -96,6 +96,8 @@ class LogScan:
     losses: list[Loss] = attrs.Factory(list)
     _open_losses: list[Loss] = attrs.Factory(list)
     _given_out: int = 1
+    _successor: Successor | None = None
+    """The last segment, as the one before names it; a daemon may have removed it since."""
 
     @classmethod
     def of(cls, disk: Disk) -> LogScan:
@@ -202,6 +204,7 @@ class LogScan:
                 continue
             if not self.last:
                 self.last = sequence
+                self._successor = Successor.of(self.disk, sequence)
                 self._look_for_lost()
             facts[:0] = its_facts
             if its_facts and isinstance(its_facts[0][1], Checkpoint):
@@ -235,9 +238,7 @@ class LogScan:
     def _reader(self, sequence: int) -> SalvageReader:
         """A torn tail may be in the newest segment, or before one that was only begun."""
         last = sequence == self.newest or (self.begun == self.newest and sequence == self.begun - 1)
-        successor = None
-        if sequence == self.last - 1 and not last:
-            successor = Successor.of(self.disk, self.last)
+        successor = self._successor if sequence == self.last - 1 and not last else None
         return SalvageReader(self.disk, sequence, last, successor)
 
     def runs(self, progress: Progress = silent) -> Iterator[RunRecord]:

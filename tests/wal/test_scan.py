@@ -170,6 +170,18 @@ def test_segments_that_the_daemon_removes_meanwhile_are_not_missing(tmp_path: Pa
     log.close()
 
 
+def test_the_segment_before_one_that_the_daemon_removes_meanwhile_is_read(tmp_path: Path) -> None:
+    log = begin(QuickDisk(tmp_path))
+    append(log, run(1, topic=b"kept"))
+    log.roll(Checkpoint(1_000), 2, all_wanted)
+    append(log, run(2, topic=b"work"))
+    scan = LogScan.of(QuickDisk(tmp_path))
+    log.roll(Checkpoint(1_000), 3, {b"kept": 1}.get)
+    assert [record.first for record in scan.runs()] == [1]
+    assert scan.damages == []
+    log.close()
+
+
 class Behind(LiveDisk):
     """Lists the directory once as it was before the daemon went on."""
 
