@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -14,7 +14,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from blipmq.auth import KeyRing
-from blipmq.broker.broker import Broker
+from blipmq.broker.broker import Batch, Broker
 from blipmq.broker.stats import Stats
 from blipmq.config import Config
 from blipmq.logs import RateLimited
@@ -40,6 +40,10 @@ def _logger() -> FilteringBoundLogger:
     return logger
 
 
+def _not_at_once(batch: Batch) -> bool:
+    return False
+
+
 @attrs.define(eq=False)
 class DaemonState:
     """One daemon. `queue` is None when there is no log."""
@@ -63,6 +67,8 @@ class DaemonState:
     openings: set[trio.CancelScope] = attrs.Factory(set)
     """Clients that have TLS or a WebSocket to agree on before they are connections."""
     connection_ids: Iterator[int] = attrs.Factory(partial(count, 1))
+    commit_at_once: Callable[[Batch], bool] = _not_at_once
+    """Puts a batch into the log in the step that it comes of; False: it has to go by the queue."""
     in_step: bool = False
     unsent: dict[Writer, None] = attrs.Factory(dict)
     """Connections that may have got something to send in the step that is being made."""
@@ -138,7 +144,7 @@ class DaemonState:
         if self.queue is not None and reserved:
             flush = everything or self.broker.has_publications
             batch = self.broker.handoff() if flush else None
-            if batch is None:
+            if batch is None or self.commit_at_once(batch):
                 self.queue.release()
             else:
                 self.queue.put(batch)

@@ -19,6 +19,8 @@ class WalQueue:
     """Holds up to `size` batches that the writer has not finished with."""
 
     size: int
+    unfinished: int = attrs.field(default=0, init=False)
+    """Batches that were handed on and that the writer has not finished with."""
     _room: trio.Semaphore = attrs.field(init=False)
     send: trio.MemorySendChannel[Batch] = attrs.field(init=False)
     receive: trio.MemoryReceiveChannel[Batch] = attrs.field(init=False)
@@ -53,6 +55,7 @@ class WalQueue:
     def put(self, batch: Batch) -> None:
         """Hand on a batch, in a place that was reserved."""
         self.send.send_nowait(batch)
+        self.unfinished += 1
 
     def close(self, last: Batch | None) -> None:
         """Nothing more comes but for `last`; the writer ends when it has written everything.
@@ -62,7 +65,13 @@ class WalQueue:
         if last is not None:
             with suppress(trio.BrokenResourceError):
                 self.send.send_nowait(last)
+                self.unfinished += 1
         self.send.close()
+
+    def finish(self, count: int) -> None:
+        """So many batches are in the log, or never will be."""
+        self.unfinished -= count
+        self.release(count)
 
     def release(self, count: int = 1) -> None:
         """Give places back."""

@@ -1,4 +1,8 @@
-"""The task that writes the log: everything that waits goes out with one write."""
+"""The task that writes the log: everything that waits goes out with one write.
+
+While it has nothing to do, a small batch need not wait for its turn: it is written, and committed,
+at the end of the step that it comes of.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +55,10 @@ class WalWriter:
     _enough: trio.Event = attrs.Factory(trio.Event)
     _syncing: trio.Lock = attrs.Factory(trio.Lock)
     _inline: InlineWrites = attrs.Factory(InlineWrites)
+    _waits: bool = False
+    """Whether the task waits for a batch."""
+    _not_inline: bool = False
+    """Whether the next write has to make up for one that failed."""
 
     @property
     def policy(self) -> FsyncPolicy:
@@ -59,6 +67,7 @@ class WalWriter:
     async def run(self) -> None:
         try:
             async with trio.open_nursery() as nursery:
+                self.state.commit_at_once = self._commit_at_once
                 if self.policy.kind in ("every_n", "interval_ms"):
                     nursery.start_soon(self._sync_now_and_then)
                 if self.policy.kind == "always":
@@ -83,11 +92,17 @@ class WalWriter:
         When nothing has come for a while after settlements, segments that they left behind go.
         """
         batch: Batch | None = None
+        commits = self._commits
         with trio.move_on_after(math.inf if self._looked_through else _QUIET_SECONDS):
+            self._waits = True
             try:
                 batch = await self.queue.receive.receive()
             except trio.EndOfChannel:
                 return False
+            finally:
+                self._waits = False
+        if batch is None and (self._commits != commits or self.queue.unfinished):
+            return True
         self._looked_through = batch is None
         if batch is not None:
             await self._commit([batch, *self._waiting()])
@@ -117,8 +132,22 @@ class WalWriter:
         else:
             state.begin_step()
             broker.committed(batch, trio.current_time())
-        self.queue.release(len(batches))
+        self.queue.finish(len(batches))
         state.look()
+
+    def _commit_at_once(self, batch: Batch) -> bool:
+        """Commit a batch now, if that takes no time to speak of and nothing is before it."""
+        if not (self._waits and not self.queue.unfinished and batch.publications):
+            return False
+        if self._looked_through or self._failure is not None:
+            return False
+        if self.log.full or self.state.broker.needs_checkpoint:
+            return False
+        if not self._append_at_once(batch, self._time_ms()):
+            return False
+        self._appended(batch)
+        self.state.broker.committed(batch, trio.current_time())
+        return True
 
     async def _log_the_rest(self) -> LogError | None:
         """What found no room, but for the publishes that were refused: settlements and such first.
@@ -160,6 +189,7 @@ class WalWriter:
             return
         time_ms = self._time_ms()
         if not self._append_at_once(batch, time_ms):
+            self._not_inline = False
             call = partial(self._append, batch.facts, batch.next_number, time_ms)
             try:
                 await self.state.outside.run_blocking(call)
@@ -167,6 +197,9 @@ class WalWriter:
                 if not self.log.worth_rolling(*self._wanted()) or not await self._roll():
                     raise
                 await self.state.outside.run_blocking(call)
+        self._appended(batch)
+
+    def _appended(self, batch: Batch) -> None:
         stats = self.state.stats
         stats.wal_appends = self.log.appended_records
         stats.wal_bytes = self.log.appended_bytes
@@ -187,7 +220,8 @@ class WalWriter:
 
         A sync that is under way may hold up a write, and one that follows needs a thread anyway.
         """
-        if self.policy.kind == "always" or self._syncing.locked():
+        if self.policy.kind == "always" or self._syncing.locked() or self._not_inline:
+            self._not_inline = False
             return False
         size = sum(publication.run.size for publication in batch.publications)
         if not self._inline.allow(size + _FACT_BYTES * len(batch.facts)):
@@ -196,6 +230,7 @@ class WalWriter:
         start = monotonic()
         done = self.log.append_at_once(batch.facts, batch.next_number, time_ms)
         self._inline.took(monotonic() - start)
+        self._not_inline = not done
         return done
 
     def _append(self, facts: list[Fact], next_number: int, time_ms: int) -> None:

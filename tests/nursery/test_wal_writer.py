@@ -248,6 +248,85 @@ async def test_without_room_publishes_fail_under_none_too_and_succeed_when_there
     assert await backlog(daemon.disk) == [b"b"]
 
 
+@attrs.define(eq=False)
+class Steps(trio.abc.Instrument):
+    """The names of the tasks that ran."""
+
+    names: list[str] = attrs.Factory(list)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.names.append(task.name)
+
+
+@pytest.mark.parametrize("policy", ["none", "interval_ms:60000"])
+async def test_while_the_writer_waits_a_message_is_committed_in_the_step_that_it_comes_of(
+    autojump_clock: MockClock, policy: str
+) -> None:
+    async with serving(fsync_policy=FsyncPolicy.parse(policy)) as daemon:
+        peer = await daemon.client()
+        await peer.publish("demo", b"a")  # the writer looks whether it has been quiet from now on
+        await wait_all_tasks_blocked()
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        assert await peer.publish("demo", b"b") == []
+        trio.lowlevel.remove_instrument(steps)
+        assert [name for name in steps.names if "wal_writer" in name] == []
+        assert any("listener" in name for name in steps.names)
+    assert await backlog(daemon.disk) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("written", [0, 40])
+async def test_a_write_in_a_step_that_fails_is_cut_off_and_its_publish_refused(
+    autojump_clock: MockClock, written: int
+) -> None:
+    async with serving(fsync_policy=FsyncPolicy("none")) as daemon:
+        peer = await daemon.client()
+        await peer.publish("demo", b"a")
+        daemon.disk.break_down("append", errno.ENOSPC, written=written)
+        (refused,) = await peer.publish("demo", b"b")
+        assert nack(refused) == NO_SPACE
+        daemon.disk.heal()
+        assert await peer.publish("demo", b"c") == []
+        assert await peer.publish("demo", b"d") == []
+    assert await backlog(daemon.disk) == [b"a", b"c", b"d"]
+
+
+async def test_what_comes_while_a_batch_is_written_does_not_go_before_it(
+    autojump_clock: MockClock,
+) -> None:
+    watch = Watch()
+    async with serving(fsync_policy=FsyncPolicy("none"), monotonic=watch) as daemon:
+        peer, other = await daemon.client(), await daemon.client()
+        watch.seconds = 1
+        await peer.publish("demo", b"a")
+        daemon.runner.hold()
+        await peer.send(encoder.publish(1, 1, b"demo", b"b"))
+        await wait_all_tasks_blocked()
+        await other.send(encoder.publish(1, 1, b"demo", b"c"))
+        await wait_all_tasks_blocked()
+        daemon.runner.release()
+        await peer.ask()
+        await other.ask()
+        await wait_all_tasks_blocked()
+    assert await backlog(daemon.disk) == [b"a", b"b", b"c"]
+
+
+async def test_segments_go_though_messages_are_committed_in_their_steps(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(fsync_policy=FsyncPolicy("none")) as daemon:
+        peer = await daemon.client()
+        subscription = await peer.subscribe("demo")
+        for number in range(40):
+            await peer.publish("demo", b"%d" % number)
+            await trio.sleep(0.3)
+        assert daemon.disk.count("create") < 10
+        for message in await peer.poll(subscription, 40):
+            await peer.ask(encoder.ack(message.correlation_id, subscription))
+        await trio.sleep(5)
+        assert daemon.stats.wal_segments <= 2
+
+
 # Segments
 
 
