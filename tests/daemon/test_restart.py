@@ -24,7 +24,7 @@ async def test_what_was_confirmed_comes_back_after_a_kill(
         await peer.subscribe("demo")
         assert await peer.publish("demo", *payloads) == []
         await daemon.kill()
-    daemon = await processes.start(BLIPMQ_FSYNC_POLICY=policy)
+    daemon = await processes.start(**PATIENT, BLIPMQ_FSYNC_POLICY=policy)
     async with daemon.client() as peer:
         subscription = await peer.subscribe("demo")
         assert bodies(await peer.poll(subscription, 501)) == payloads
