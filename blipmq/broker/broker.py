@@ -19,6 +19,7 @@ from blipmq.broker.context import Context
 from blipmq.broker.dedup import DedupWindow, Pending
 from blipmq.broker.delayed import Delayed
 from blipmq.broker.limits import Limits, Retention, Retries
+from blipmq.broker.log_cursor import LOAD_BYTES, LogCursor
 from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge, Node
 from blipmq.broker.moves import Moves
 from blipmq.broker.operator import Operator
@@ -28,7 +29,7 @@ from blipmq.broker.publication import Batch, Place, Publication, Publisher
 from blipmq.broker.relay import Relay
 from blipmq.broker.restore import Restoration
 from blipmq.broker.shared import SharedSubscription
-from blipmq.broker.shared_cursor import LOAD_BYTES, SharedCursor
+from blipmq.broker.shared_cursor import SharedCursor
 from blipmq.broker.sharing import Sharing
 from blipmq.broker.stats import Backlog, DropReason, Stats
 from blipmq.broker.subscription import Subscription, Taken
@@ -62,7 +63,7 @@ __all__ = ["Batch", "Broker", "Load", "Publication", "Publisher"]
 class Load:
     """A part of the log to read for a cursor: its topic's messages from `first`, before `stop`."""
 
-    cursor: SharedCursor
+    cursor: LogCursor
     topic: bytes
     first: int
     stop: int

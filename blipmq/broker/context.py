@@ -17,6 +17,7 @@ from blipmq.wal.record import Fact, Settled
 
 if TYPE_CHECKING:
     from blipmq.broker.cursor import Cursor
+    from blipmq.broker.log_cursor import LogCursor
     from blipmq.broker.relay import Route
     from blipmq.broker.shared_cursor import SharedCursor
     from blipmq.broker.topic import Topic
@@ -66,7 +67,7 @@ class Context:
     epoch_ms: float = 0.0
     """The time of day at `now` 0, in milliseconds since 1970."""
     bury: Bury = _bury_nothing
-    loads: OrderedDict[SharedCursor, None] = attrs.Factory(OrderedDict)
+    loads: OrderedDict[LogCursor, None] = attrs.Factory(OrderedDict)
     """The cursors that wait to be read from the log."""
     work: int = 0
     """Counts what one request may cause much of; who lets others run between requests resets it."""
@@ -110,7 +111,7 @@ class Context:
         """The time of day, in milliseconds since 1970."""
         return max(0, round(self.epoch_ms + now * 1000))
 
-    def want_load(self, cursor: SharedCursor) -> None:
+    def want_load(self, cursor: LogCursor) -> None:
         """Have the log read for this cursor."""
         self.loads[cursor] = None
         self.on_load()

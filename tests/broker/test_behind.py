@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from blipmq.broker import behind, broker, shared_cursor, topic
+from blipmq.broker import behind, broker, log_cursor, topic
 from blipmq.broker.limits import Limits
 from blipmq.broker.stats import DropReason
 from blipmq.protocol.frames import Outcome
@@ -22,7 +22,7 @@ def _little_memory() -> Iterator[None]:
     """So little is kept that a few messages are a backlog on the disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(topic, "WINDOW_BYTES", 500)
-        patch.setattr(shared_cursor, "LOAD_BYTES", 800)
+        patch.setattr(log_cursor, "LOAD_BYTES", 800)
         patch.setattr(broker, "LOAD_BYTES", 800)
         patch.setattr(behind, "_GAP_MAX", 2)
         yield

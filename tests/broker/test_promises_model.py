@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from blipmq.broker import behind, broker, shared_cursor, topic
+from blipmq.broker import behind, broker, log_cursor, topic
 from blipmq.broker.broker import Batch, Load
 from blipmq.broker.limits import Limits, Retention
 from blipmq.protocol.frames import Outcome
@@ -32,7 +32,7 @@ def _little_memory() -> Iterator[None]:
     """So little is kept that a few messages are a backlog on the disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(topic, "WINDOW_BYTES", 120)
-        patch.setattr(shared_cursor, "LOAD_BYTES", 200)
+        patch.setattr(log_cursor, "LOAD_BYTES", 200)
         patch.setattr(broker, "LOAD_BYTES", 200)
         patch.setattr(behind, "_GAP_MAX", 3)
         yield

@@ -15,7 +15,7 @@ import structlog
 import trio
 from trio.testing import MockClock
 
-from blipmq.broker import behind, broker, shared_cursor, topic
+from blipmq.broker import behind, broker, log_cursor, topic
 from blipmq.client.source import is_pattern
 from blipmq.nursery import wal_writer
 from blipmq.wal import next_segment
@@ -64,7 +64,7 @@ def _little_memory(plan: Plan) -> Iterator[None]:
     """A few messages are much: for a backlog on disk, and for a file of zeros."""
     patches = [
         mock.patch.object(topic, "WINDOW_BYTES", 600),
-        mock.patch.object(shared_cursor, "LOAD_BYTES", 800),
+        mock.patch.object(log_cursor, "LOAD_BYTES", 800),
         mock.patch.object(broker, "LOAD_BYTES", 800),
         mock.patch.object(behind, "_GAP_MAX", 3),
         mock.patch.object(next_segment, "PIECE_BYTES", 1024),
