@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 
@@ -25,46 +26,23 @@ from blipmq.wal.record import (
     Checkpoint,
     Continued,
     Fact,
-    Moved,
     RunRecord,
-    Settled,
-    Synced,
     encode,
-    encode_settled,
     run_in,
     segment_header,
 )
+from blipmq.wal.record_batch import RecordBatch
 from blipmq.wal.recovery import Recovery
-from blipmq.wal.reserve import NO_SPACE, Reserve
+from blipmq.wal.reserve import Reserve
+from blipmq.wal.room import NoRoom, NoSpace, write_error
 from blipmq.wal.segment import Segment, SegmentReader, segment_name
+from blipmq.wal.tail import Tail
 
-_NO_ROOM = frozenset({errno.EFBIG, errno.EMFILE, errno.ENFILE})
-
-
-class NoRoom(LogError):
-    """The disk, the quota or a limit on files is full. Nothing was appended; try again later."""
-
-
-class NoSpace(NoRoom):
-    """It is the disk or a quota that is full, so that giving up the reserve makes room."""
+T = TypeVar("T")
 
 
 class UnusablePath(LogError):
     """The directory of the log cannot be opened or made."""
-
-
-@attrs.frozen(eq=False)
-class _Appending:
-    """What is to be written at `offset`, and the runs in it with where their records begin.
-
-    `synced` is said along with the rest.
-    """
-
-    offset: int
-    synced: Synced | None
-    buffers: list[Bytes]
-    records: int
-    runs: list[tuple[RunRecord, int]]
 
 
 @attrs.define(eq=False)
@@ -88,19 +66,9 @@ class Log:
     reserve: Reserve | None = None
     _next: NextSegment = attrs.field(init=False)
     _segments: list[Segment] = attrs.Factory(list)
-    _file: File | None = None
-    _current_salt: int = 0
-    _prepared: bool = False
-    """Whether the last segment began in a file of zeros."""
-    _dirty: bool = False
-    _failed: bool = False
-    """Whether an fsync failed: then it is not tried again."""
+    _tail: Tail | None = None
     _head_bytes: int = 0
     """Where the checkpoint of the last segment ends."""
-    _synced: Synced | None = None
-    """How much of the last segment is known to be on the disk, and is not said in the log yet."""
-    _failed_write: tuple[int, OSError] | None = None
-    """The size before a write of `append_at_once` that failed, and how it did."""
 
     def __attrs_post_init__(self) -> None:
         self._next = NextSegment(self.disk, self.segment_bytes)
@@ -192,7 +160,7 @@ class Log:
         """Whether it is time to `roll`: the segment has its size, or a quicker file is ready."""
         if not self._segments:
             return False
-        if self._next.ready and not self._prepared:
+        if self._next.ready and not (self._tail is not None and self._tail.prepared):
             return True
         # A checkpoint may be long; a segment holds that much besides.
         return self._segments[-1].size - self._head_bytes >= self.segment_bytes
@@ -219,13 +187,13 @@ class Log:
         `retained_from_ms` segments with runs of that time or later stay as well. Raises NoRoom,
         with nothing changed, or LogError.
         """
-        if self._file is not None:
-            if self._failed:
+        if self._tail is not None:
+            if self._tail.failed:
                 # What it has may be lost, and the next segment is not to be there without it.
                 raise LogError("an fsync failed before")
-            self._undo_failed_write(self._file)
+            self._tail.undo_failed_write()
             self.sync()
-        kept = [s for s in self._segments if _stays(s, wanted_from, retained_from_ms)]
+        kept = [s for s in self._segments if s.stays(wanted_from, retained_from_ms)]
         checkpoint = attrs.evolve(
             checkpoint,
             segments=tuple(s.sequence for s in kept),
@@ -235,27 +203,28 @@ class Log:
         salt = self.salt()
         head = [segment_header(sequence, salt), *encode(checkpoint, next_number, salt)]
         prepared = self._next.ready
-        file = self._begin_somehow(segment_name(sequence), head)
+        name = segment_name(sequence)
+        file = self._in_reserve(head, lambda: self._begin(name, head))
         if self._segments and self._segments[-1] in kept:
             try:
                 self._continue(Continued(sequence, salt), next_number)
             except LogError:
                 file.close()
                 raise
-        if self._file is not None:
-            self._close(self._file)
-        self._file, self._current_salt, self._dirty = file, salt, False
-        self._synced, self._head_bytes = None, file.size
-        self._prepared, self._next.wanted = prepared, not self._next.ready
+        if self._tail is not None:
+            self._tail.close()
+        segment = Segment(sequence, file.size, salt)
+        self._tail = Tail(self._path(sequence), segment, file, prepared)
+        self._head_bytes, self._next.wanted = file.size, not self._next.ready
         removed = [segment for segment in self._segments if segment not in kept]
-        self._segments = [*kept, Segment(sequence, file.size, salt)]
+        self._segments = [*kept, segment]
         self._bound_indexes()
         self._count(1, file.size)
         for segment in removed:
             try:
                 self.disk.remove(segment.name)
             except OSError as error:
-                raise LogError(f"{self.disk.directory / segment.name}: {error.strerror}") from None
+                raise LogError(f"{self._path(segment.sequence)}: {error.strerror}") from None
         if self.reserve is not None:
             self.reserve.fill()
 
@@ -264,22 +233,23 @@ class Log:
 
         Raises LogError.
         """
-        segment = self._segments[-1]
-        record = encode(fact, next_number, segment.salt)
+        tail = self._tail or self._reopened(self._segments[-1])
         try:
-            file = self._file or self.disk.open(segment.name)
-        except OSError as error:
-            raise LogError(f"{self.disk.directory / segment.name}: {error.strerror}") from None
-        try:
-            size = file.size
             with suppress(NoRoom):
-                self._write(file, record)
-                self._sync(file)
-                segment.size = file.size
-                self._count(1, file.size - size)
+                batch = RecordBatch.of([fact], next_number, 0, tail.segment.salt)
+                size = tail.write(batch)
+                tail.sync()
+                self._count(batch.records, size)
         finally:
-            if self._file is None:
-                self._close(file)
+            if tail is not self._tail:
+                tail.close()
+
+    def _reopened(self, segment: Segment) -> Tail:
+        path = self._path(segment.sequence)
+        try:
+            return Tail(path, segment, self.disk.open(segment.name))
+        except OSError as error:
+            raise LogError(f"{path}: {error.strerror}") from None
 
     def worth_rolling(
         self, wanted_from: Callable[[bytes], int | None], retained_from_ms: int | None = None
@@ -290,7 +260,7 @@ class Log:
         freed = sum(
             segment.size
             for segment in self._segments
-            if not _stays(segment, wanted_from, retained_from_ms)
+            if not segment.stays(wanted_from, retained_from_ms)
         )
         return freed > 2 * self._head_bytes
 
@@ -301,21 +271,17 @@ class Log:
         return sum(
             segment.size
             for segment in self._segments[:-1]
-            if not _stays(segment, wanted_from, retained_from_ms)
+            if not segment.stays(wanted_from, retained_from_ms)
         )
 
-    def _begin_somehow(self, name: str, head: Sequence[Bytes]) -> File:
-        """As `_begin`; on a full disk in the space of the reserve."""
+    def _in_reserve(self, buffers: Sequence[Bytes], write: Callable[[], T]) -> T:
+        """What `write` returns, which writes these; on a full disk in the space of the reserve."""
         while True:
             try:
-                return self._begin(name, head)
+                return write()
             except NoSpace:
-                if not self._give(sum(map(len, head))):
+                if self.reserve is None or not self.reserve.give(sum(map(len, buffers))):
                     raise
-
-    def _give(self, needed: int) -> bool:
-        """Whether something of the reserve was given up, so that a write may be tried again."""
-        return self.reserve is not None and self.reserve.give(needed)
 
     def _begin(self, name: str, head: Sequence[Bytes]) -> File:
         file = None
@@ -328,7 +294,7 @@ class Log:
         except OSError as error:
             if file is not None:
                 self._take_back(file, name)
-            raise self._error(error) from None
+            raise write_error(error) from None
 
     def _take_back(self, file: File, name: str) -> None:
         """Remove a segment that could not be begun: its checkpoint must not outlive this moment."""
@@ -346,17 +312,17 @@ class Log:
         written on a full disk, too, as long as there is a reserve; with messages there is no room
         before the reserve is whole again.
         """
-        file = self._file
-        assert file is not None
-        appending = self._begin_append(file, facts, next_number, time_ms)
-        if appending.runs:
-            if self.reserve is not None and not self.reserve.fill():
-                self._undo_failed_write(file)
-                raise NoSpace(os.strerror(errno.ENOSPC))
-            self._write(file, appending.buffers)
+        tail = self._tail
+        assert tail is not None
+        batch = tail.batch(facts, next_number, time_ms)
+        if not batch.runs:
+            size = self._in_reserve(batch.buffers, lambda: tail.write(batch))
+        elif self.reserve is None or self.reserve.fill():
+            size = tail.write(batch)
         else:
-            self._write_somehow(file, appending.buffers)
-        self._end_append(file, appending)
+            tail.undo_failed_write()
+            raise NoSpace(os.strerror(errno.ENOSPC))
+        self._count(batch.records, size)
 
     def append_at_once(self, facts: Sequence[Fact], next_number: int, time_ms: int) -> bool:
         """As `append`, but it makes one kind of call alone: to write at the end of the file.
@@ -364,111 +330,20 @@ class Log:
         False, with nothing appended, when there is more to do: then call `append` with the same
         facts before anything else, which does it or raises.
         """
-        file = self._file
-        assert file is not None
+        tail = self._tail
+        assert tail is not None
         if self.reserve is not None and not self.reserve.whole:
             return False
-        appending = self._begin_append(file, facts, next_number, time_ms)
-        try:
-            file.append(appending.buffers)
-        except OSError as error:
-            self._failed_write = (appending.offset, error)
+        batch = tail.batch(facts, next_number, time_ms)
+        size = tail.write_at_once(batch)
+        if size is None:
             return False
-        self._end_append(file, appending)
+        self._count(batch.records, size)
         return True
-
-    def _begin_append(
-        self, file: File, facts: Sequence[Fact], next_number: int, time_ms: int
-    ) -> _Appending:
-        synced = self._synced
-        if synced is not None:
-            facts = [synced, *facts]
-        offset = file.size if self._failed_write is None else self._failed_write[0]
-        return _Appending(offset, synced, *self._encode(facts, next_number, time_ms))
-
-    def _end_append(self, file: File, appending: _Appending) -> None:
-        segment, size = self._segments[-1], appending.offset
-        self._dirty = True
-        if self._synced is appending.synced:
-            self._synced = None
-        # What a reader may see by the size it must find by the index.
-        for run, offset in appending.runs:
-            segment.note(run, size + offset)
-        segment.size = file.size
-        self._count(appending.records, file.size - size)
-
-    def _write(self, file: File, buffers: Sequence[Bytes]) -> None:
-        """Write all or nothing."""
-        failed, self._failed_write = self._failed_write, None
-        size = file.size
-        try:
-            if failed is not None:
-                size, error = failed
-                raise error
-            file.append(buffers)
-        except OSError as error:
-            self._cut(file, size)
-            raise self._error(error) from None
-
-    def _undo_failed_write(self, file: File) -> None:
-        failed, self._failed_write = self._failed_write, None
-        if failed is not None:
-            self._cut(file, failed[0])
-
-    def _cut(self, file: File, size: int) -> None:
-        try:
-            file.truncate(size)
-        except OSError as error:
-            name = self._segments[-1].name
-            raise LogError(f"{self.disk.directory / name}: {error}") from None
-
-    def _write_somehow(self, file: File, buffers: Sequence[Bytes]) -> None:
-        """As `_write`; on a full disk in the space of the reserve."""
-        while True:
-            try:
-                return self._write(file, buffers)
-            except NoSpace:
-                if not self._give(sum(map(len, buffers))):
-                    raise
-
-    def _encode(
-        self, facts: Sequence[Fact], next_number: int, time_ms: int
-    ) -> tuple[list[Bytes], int, list[tuple[RunRecord, int]]]:
-        """The buffers, the number of records, and the runs with where their records begin."""
-        buffers: list[Bytes] = []
-        runs: list[tuple[RunRecord, int]] = []
-        settled: list[Settled] = []
-        records = size = 0
-        salt = self._current_salt
-        for fact in facts:
-            if isinstance(fact, Settled):
-                settled.append(fact)
-                continue
-            if settled:
-                record = encode_settled(settled, next_number, salt)
-                buffers += record
-                settled, records, size = [], records + 1, size + sum(map(len, record))
-            fact = _at(fact, time_ms)
-            run = run_in(fact)
-            if run is not None:
-                runs.append((run, size))
-            record = encode(fact, next_number, salt)
-            buffers += record
-            records, size = records + 1, size + sum(map(len, record))
-        if settled:
-            buffers += encode_settled(settled, next_number, salt)
-            records += 1
-        return buffers, records, runs
 
     def _count(self, records: int, size: int) -> None:
         self.appended_records += records
         self.appended_bytes += size
-
-    def _error(self, error: OSError) -> LogError:
-        text = error.strerror or str(error)
-        if error.errno in NO_SPACE:
-            return NoSpace(text)
-        return NoRoom(text) if error.errno in _NO_ROOM else LogError(text)
 
     @property
     def wants_next(self) -> bool:
@@ -492,66 +367,22 @@ class Log:
 
         Raises LogError: what was not synced may be lost, and a second try would hide that.
         """
-        if self._dirty and self._file is not None and not self._failed:
-            self._dirty = False
-            # What a write beside this one has put at the end may be cut off again.
-            size = self._segments[-1].size
-            self._sync(self._file)
-            self._synced = Synced(self._segments[-1].sequence, size)
-
-    def _sync(self, file: File) -> None:
-        try:
-            file.sync()
-        except OSError as error:
-            self._failed = True
-            raise LogError(f"fsync failed: {error.strerror}") from None
+        if self._tail is not None:
+            self._tail.sync()
 
     def close(self) -> None:
         """Sync and give the directory back. Closing twice is fine."""
         try:
-            if self._file is not None:
-                self._undo_failed_write(self._file)
+            if self._tail is not None:
+                self._tail.undo_failed_write()
             self.sync()
         finally:
-            file, self._file = self._file, None
+            tail, self._tail = self._tail, None
             try:
-                if file is not None:
-                    self._close(file)
+                if tail is not None:
+                    tail.close()
                 self._next.forget()
             except OSError as error:
                 raise LogError(f"{error.filename}: {error.strerror}") from None
             finally:
                 self.disk.unlock()
-
-    def _close(self, file: File) -> None:
-        try:
-            if file.allocated > file.size:
-                file.truncate(file.size)
-            file.close()
-        except OSError as error:
-            raise LogError(f"close failed: {error.strerror}") from None
-
-
-def _at(fact: Fact, time_ms: int) -> Fact:
-    """The fact with the time at which its messages are written."""
-    run = run_in(fact)
-    if run is None:
-        return fact
-    run = RunRecord(run.topic, run.first, run.count, run.data, time_ms)
-    return attrs.evolve(fact, run=run) if isinstance(fact, Moved) else run
-
-
-def _stays(
-    segment: Segment, wanted_from: Callable[[bytes], int | None], retained_from_ms: int | None
-) -> bool:
-    if retained_from_ms is not None and segment.newest_ms >= retained_from_ms:
-        return True
-    return _wanted(segment, wanted_from)
-
-
-def _wanted(segment: Segment, wanted_from: Callable[[bytes], int | None]) -> bool:
-    for topic, last in segment.topics.items():
-        first = wanted_from(topic)
-        if first is not None and first <= last:
-            return True
-    return False

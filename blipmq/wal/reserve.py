@@ -6,19 +6,18 @@ what is given up for them is not taken by messages.
 
 from __future__ import annotations
 
-import errno
 from contextlib import suppress
 from typing import Final
 
 import attrs
 
 from blipmq.wal.disk import Disk
+from blipmq.wal.room import NO_SPACE
 
 RESERVE_NAME: Final = "reserve"
 OF_FREE_SPACE: Final = 8
 """The reserve takes no more than one part in so many of what is free."""
 _PIECE_BYTES: Final = 1 << 16
-NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @attrs.define(eq=False)

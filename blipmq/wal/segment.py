@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
@@ -71,6 +71,21 @@ class Segment:
         self.index.note(run.topic, run.first, offset)
         if self.index.entries > SEGMENT_ENTRIES_MAX and self.index.can_be_coarser:
             self.index = self.index.coarser(SEGMENT_ENTRIES_MAX // 2)
+
+    def stays(
+        self, wanted_from: Callable[[bytes], int | None], retained_from_ms: int | None
+    ) -> bool:
+        """Whether somebody wants a message of it, or it has one of that time or later.
+
+        `wanted_from(topic)` is the lowest number of the topic that is still wanted, or None.
+        """
+        if retained_from_ms is not None and self.newest_ms >= retained_from_ms:
+            return True
+        for topic, last in self.topics.items():
+            first = wanted_from(topic)
+            if first is not None and first <= last:
+                return True
+        return False
 
 
 @attrs.define

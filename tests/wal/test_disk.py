@@ -17,7 +17,8 @@ import pytest
 
 from blipmq.errors import LogError
 from blipmq.wal.disk import DirectoryLocked, Disk, File
-from blipmq.wal.log import Log, NoRoom
+from blipmq.wal.log import Log
+from blipmq.wal.room import NoRoom
 from tests.wal.logs import CHECKPOINT, FIRST, all_wanted, append, begin, read, run, salts
 
 NOBODY = 65_534
