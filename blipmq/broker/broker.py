@@ -40,7 +40,7 @@ from blipmq.errors import LimitExceeded, NotFound, NotPermitted, PublishFailed, 
 from blipmq.protocol.frames import MESSAGE, TYPE_AT, Outcome
 from blipmq.protocol.properties import AttachProperties
 from blipmq.protocol.run import Run, stored_run
-from blipmq.wal.record import (
+from blipmq.wal.facts import (
     DELAYED_ID,
     DELAYED_TOPIC,
     Checkpoint,

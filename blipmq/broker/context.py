@@ -13,7 +13,7 @@ from blipmq.broker.retry import Timers, backoff
 from blipmq.broker.stats import DropReason, Stats
 from blipmq.protocol.buffers import Buffers
 from blipmq.protocol.run import Run
-from blipmq.wal.record import Fact, Settled
+from blipmq.wal.facts import Fact, Settled
 
 if TYPE_CHECKING:
     from blipmq.broker.cursor import Cursor

@@ -16,7 +16,7 @@ from blipmq.broker.message import NEVER, Delivery, DeliveryTable, Node, Returned
 from blipmq.broker.stats import DropReason
 from blipmq.broker.topic import Topic
 from blipmq.protocol.run import Run
-from blipmq.wal.record import Settled, SubscriptionState
+from blipmq.wal.facts import Settled, SubscriptionState
 
 
 @attrs.define(eq=False)

@@ -10,7 +10,7 @@ import attrs
 
 from blipmq.broker.context import Context
 from blipmq.protocol.run import Run
-from blipmq.wal.record import Seen
+from blipmq.wal.facts import Seen
 
 if TYPE_CHECKING:
     from blipmq.broker.publication import Publisher

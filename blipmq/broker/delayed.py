@@ -17,13 +17,7 @@ from blipmq.broker.moves import Moves
 from blipmq.broker.topics import Topics
 from blipmq.errors import LimitExceeded
 from blipmq.protocol.run import Run, made_run
-from blipmq.wal.record import (
-    DELAYED_ID,
-    DELAYED_TOPIC,
-    Opened,
-    SubscriptionState,
-    UnsettledRange,
-)
+from blipmq.wal.facts import DELAYED_ID, DELAYED_TOPIC, Opened, SubscriptionState, UnsettledRange
 
 _RETRY_SECONDS: Final = 1.0
 _ONCE_MAX: Final = 1024

@@ -11,7 +11,7 @@ from blipmq.broker.member_cursor import MemberCursor
 from blipmq.broker.message import NEVER, NOWHERE, Delivery, Node
 from blipmq.broker.stats import DropReason
 from blipmq.protocol.run import Run
-from blipmq.wal.record import RunRecord
+from blipmq.wal.facts import RunRecord
 
 LOAD_BYTES = 1024 * 1024
 """What is read from the log at a time."""

@@ -18,7 +18,7 @@ from blipmq.broker.retry import backoff
 from blipmq.broker.stats import DropReason
 from blipmq.broker.taken import TakenRange
 from blipmq.protocol.frames import Outcome
-from blipmq.wal.record import Attempted
+from blipmq.wal.facts import Attempted
 
 if TYPE_CHECKING:
     from blipmq.broker.shared import SharedSubscription

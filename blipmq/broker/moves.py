@@ -20,7 +20,7 @@ from blipmq.broker.topic import DEAD_LETTERS, Topic
 from blipmq.broker.topics import Topics
 from blipmq.errors import LimitExceeded
 from blipmq.protocol.run import Run, made_run
-from blipmq.wal.record import Moved, RunRecord, SubscriptionState, UnsettledRange
+from blipmq.wal.facts import Moved, RunRecord, SubscriptionState, UnsettledRange
 
 _TOPIC_BYTES_MAX = 0xFFFF
 _SPENT = 0xFFFF

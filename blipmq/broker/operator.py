@@ -26,7 +26,7 @@ from blipmq.broker.topic import DEAD_LETTERS, Topic
 from blipmq.broker.topics import Topics
 from blipmq.errors import BlipMQError, Unavailable
 from blipmq.protocol.run import Run, made_run
-from blipmq.wal.record import Closed, Opened, SubscriptionState
+from blipmq.wal.facts import Closed, Opened, SubscriptionState
 
 HOLDER: Final = b"blipmq-dead-letters"
 """The name of the subscription that is made for kept dead letters of which some are resent."""

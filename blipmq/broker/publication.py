@@ -11,7 +11,7 @@ from blipmq.broker.dedup import Pending
 from blipmq.broker.message import Node
 from blipmq.broker.topic import Topic
 from blipmq.protocol.run import Run
-from blipmq.wal.record import Fact
+from blipmq.wal.facts import Fact
 
 
 class Publisher(Protocol):

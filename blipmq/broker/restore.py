@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right, insort
 
 import attrs
 
-from blipmq.wal.record import (
+from blipmq.wal.facts import (
     Attempted,
     Checkpoint,
     Closed,

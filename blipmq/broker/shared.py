@@ -15,7 +15,7 @@ from blipmq.broker.stats import Backlog, DropReason
 from blipmq.broker.taken import TakenRange
 from blipmq.broker.unsent import Unsent
 from blipmq.protocol.frames import Outcome
-from blipmq.wal.record import SubscriptionState, UnsettledRange
+from blipmq.wal.facts import SubscriptionState, UnsettledRange
 
 
 @attrs.define(eq=False)

@@ -13,7 +13,7 @@ from blipmq.broker.message import NOWHERE, Charge, Delivery, DeliveryTable, Retu
 from blipmq.broker.stats import DropReason
 from blipmq.broker.taken import TakenRange, fit
 from blipmq.protocol.run import Run
-from blipmq.wal.record import SubscriptionState, UnsettledRange
+from blipmq.wal.facts import SubscriptionState, UnsettledRange
 
 CURSOR_BYTES = 1536
 """What a place in a topic costs in memory, with its tables, roughly."""

@@ -19,7 +19,7 @@ from blipmq.broker.topic import Topic
 from blipmq.broker.topics import Topics
 from blipmq.errors import BadRequest, LimitExceeded
 from blipmq.protocol.properties import AttachProperties, Start, StartKind
-from blipmq.wal.record import Closed, Opened, SubscriptionState
+from blipmq.wal.facts import Closed, Opened, SubscriptionState
 
 _TOPICS_A_STEP = 256
 """What looking at all topics counts as work, besides those that are compared."""

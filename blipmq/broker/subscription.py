@@ -11,7 +11,7 @@ from blipmq.broker.message import NEVER, OVERHEAD_BYTES, Charge, Delivery, Deliv
 from blipmq.broker.retry import DeliveryDeadlines
 from blipmq.broker.stats import Backlog, DropReason
 from blipmq.protocol.run import Run
-from blipmq.wal.record import Attempted, SubscriptionState, UnsettledRange
+from blipmq.wal.facts import Attempted, SubscriptionState, UnsettledRange
 
 
 @attrs.define

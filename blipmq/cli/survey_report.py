@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blipmq.cli.json_lines import time_text
-from blipmq.wal.record import SubscriptionState
+from blipmq.wal.facts import SubscriptionState
 from blipmq.wal.segment import segment_name
 from blipmq.wal.survey import Amount, Survey
 

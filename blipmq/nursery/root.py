@@ -41,8 +41,8 @@ from blipmq.nursery.scheduler import run_scheduler
 from blipmq.nursery.state import DaemonState
 from blipmq.nursery.wal_queue import WalQueue
 from blipmq.nursery.wal_writer import WalWriter
+from blipmq.wal.facts import RunRecord
 from blipmq.wal.log import Log, UnusablePath
-from blipmq.wal.record import RunRecord
 
 if TYPE_CHECKING:
     from blipmq.nursery.tracing import Tracing

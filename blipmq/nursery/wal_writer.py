@@ -20,9 +20,9 @@ from blipmq.nursery.inline_writes import InlineWrites
 from blipmq.nursery.metrics import Metrics
 from blipmq.nursery.state import DaemonState
 from blipmq.nursery.wal_queue import WalQueue
+from blipmq.wal.facts import Fact, run_in
 from blipmq.wal.log import Log
 from blipmq.wal.policy import FsyncPolicy
-from blipmq.wal.record import Fact, run_in
 from blipmq.wal.room import NoRoom
 
 COMMITS_BEFORE_PREPARING: Final = 256

@@ -17,7 +17,7 @@ import attrs
 from blipmq.errors import CorruptLog, LogError
 from blipmq.wal.continuation import Successor
 from blipmq.wal.disk import Disk
-from blipmq.wal.record import Checkpoint, run_in
+from blipmq.wal.facts import Checkpoint, run_in
 from blipmq.wal.salvage import MISSING, Damage, LiveDisk, SalvageReader
 from blipmq.wal.scan import NO_CHECKPOINT, NoLog, Progress, silent
 from blipmq.wal.segment import segment_name, sequences

@@ -12,16 +12,9 @@ from typing import Final
 import attrs
 
 from blipmq.wal.disk import Disk
-from blipmq.wal.record import (
-    CONTINUED_BYTES,
-    RECORD_HEADER,
-    SEGMENT_HEADER_BYTES,
-    Continued,
-    decode,
-    encode,
-    parse_segment_header,
-    records,
-)
+from blipmq.wal.encoding import CONTINUED_BYTES, decode, encode
+from blipmq.wal.facts import Continued
+from blipmq.wal.record import RECORD_HEADER, SEGMENT_HEADER_BYTES, parse_segment_header, records
 from blipmq.wal.segment import SECTOR, segment_name, written_end
 
 FOREIGN: Final = "this segment is of another log"

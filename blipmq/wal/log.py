@@ -18,19 +18,12 @@ import attrs
 
 from blipmq.errors import LogError
 from blipmq.wal.disk import DirectoryLocked, Disk, File
+from blipmq.wal.encoding import encode
+from blipmq.wal.facts import Bytes, Checkpoint, Continued, Fact, RunRecord, run_in
 from blipmq.wal.index import LOG_ENTRIES_MAX
 from blipmq.wal.next_segment import NextSegment
 from blipmq.wal.reading import LogReader
-from blipmq.wal.record import (
-    Bytes,
-    Checkpoint,
-    Continued,
-    Fact,
-    RunRecord,
-    encode,
-    run_in,
-    segment_header,
-)
+from blipmq.wal.record import segment_header
 from blipmq.wal.record_batch import RecordBatch
 from blipmq.wal.recovery import Recovery
 from blipmq.wal.reserve import Reserve

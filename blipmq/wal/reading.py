@@ -11,16 +11,13 @@ import attrs
 
 from blipmq.errors import CorruptLog, LogError
 from blipmq.wal.disk import Disk, ReadFile
+from blipmq.wal.encoding import MOVED, MOVED_TOPIC_AT, RUN, TOPIC_AT
+from blipmq.wal.facts import RunRecord
 from blipmq.wal.record import (
     END_MARK,
-    MOVED,
-    MOVED_TOPIC_AT,
     PAYLOAD_MIN,
     RECORD_HEADER_BYTES,
-    RUN,
     SEGMENT_HEADER_BYTES,
-    TOPIC_AT,
-    RunRecord,
     checks,
     parse_segment_header,
 )

@@ -6,17 +6,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from blipmq.wal.record import (
-    Bytes,
-    Fact,
-    Moved,
-    RunRecord,
-    Settled,
-    Synced,
-    encode,
-    encode_settled,
-    run_in,
-)
+from blipmq.wal.encoding import encode, encode_settled
+from blipmq.wal.facts import Bytes, Fact, Moved, RunRecord, Settled, Synced, run_in
 
 
 @attrs.frozen(eq=False)

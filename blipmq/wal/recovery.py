@@ -9,7 +9,7 @@ import attrs
 from blipmq.errors import CorruptLog
 from blipmq.wal.continuation import Successor, continued, salt_of, stranger
 from blipmq.wal.disk import Disk
-from blipmq.wal.record import Checkpoint, Continued, Fact, RunRecord, run_in, without_data
+from blipmq.wal.facts import Checkpoint, Continued, Fact, RunRecord, run_in, without_data
 from blipmq.wal.segment import SegmentReader, segment_name, sequences
 
 _Facts = list[tuple[int, Fact]]

@@ -16,16 +16,10 @@ import attrs
 from blipmq.errors import LogError
 from blipmq.wal.backup import CHUNK_BYTES, copy_file, sync_directory
 from blipmq.wal.disk import Disk
+from blipmq.wal.encoding import encode
+from blipmq.wal.facts import Bytes, Checkpoint, RunRecord, Seen
 from blipmq.wal.next_segment import NEXT_NAME
-from blipmq.wal.record import (
-    SEGMENT_HEADER_BYTES,
-    Bytes,
-    Checkpoint,
-    RunRecord,
-    Seen,
-    encode,
-    segment_header,
-)
+from blipmq.wal.record import SEGMENT_HEADER_BYTES, segment_header
 from blipmq.wal.reserve import RESERVE_NAME
 from blipmq.wal.salvage import Damage
 from blipmq.wal.scan import LogScan, Loss, Progress, silent

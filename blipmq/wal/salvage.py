@@ -19,16 +19,8 @@ from blipmq.protocol.frames import TOPIC_AT
 from blipmq.protocol.run import stored_run
 from blipmq.wal.continuation import Successor
 from blipmq.wal.disk import Disk
-from blipmq.wal.record import (
-    CONTINUED_BYTES,
-    FORMAT_VERSION,
-    MAGIC,
-    MOVED,
-    RECORD_HEADER,
-    RECORD_HEADER_BYTES,
-    RUN,
-    SEGMENT_HEADER,
-    SEGMENT_HEADER_BYTES,
+from blipmq.wal.encoding import CONTINUED_BYTES, MOVED, RUN, decode
+from blipmq.wal.facts import (
     Attempted,
     Checkpoint,
     Closed,
@@ -37,10 +29,17 @@ from blipmq.wal.record import (
     Opened,
     RunRecord,
     Settled,
-    decode,
+    run_in,
+)
+from blipmq.wal.record import (
+    FORMAT_VERSION,
+    MAGIC,
+    RECORD_HEADER,
+    RECORD_HEADER_BYTES,
+    SEGMENT_HEADER,
+    SEGMENT_HEADER_BYTES,
     parse_segment_header,
     records,
-    run_in,
 )
 from blipmq.wal.salt import find_salt
 from blipmq.wal.search import SearchLimit, find_record

@@ -14,15 +14,8 @@ import attrs
 from blipmq.errors import LogError
 from blipmq.wal.continuation import Successor, continued, salt_of, stranger
 from blipmq.wal.disk import Disk
-from blipmq.wal.record import (
-    SEGMENT_HEADER_BYTES,
-    Checkpoint,
-    Continued,
-    Fact,
-    RunRecord,
-    run_in,
-    without_data,
-)
+from blipmq.wal.facts import Checkpoint, Continued, Fact, RunRecord, run_in, without_data
+from blipmq.wal.record import SEGMENT_HEADER_BYTES
 from blipmq.wal.salvage import MISSING, Damage, SalvageReader
 from blipmq.wal.segment import segment_name, sequences
 

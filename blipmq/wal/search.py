@@ -6,13 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from blipmq.wal.record import (
-    END_MARK,
-    PAYLOAD_MIN,
-    RECORD_HEADER,
-    RECORD_HEADER_BYTES,
-    checks,
-)
+from blipmq.wal.record import END_MARK, PAYLOAD_MIN, RECORD_HEADER, RECORD_HEADER_BYTES, checks
 
 SEARCH_BYTES_MAX: Final = 1 << 32
 """What one search checksums at most, a few seconds' work: whoever wrote the messages could have

@@ -15,17 +15,14 @@ import attrs
 
 from blipmq.errors import CorruptLog
 from blipmq.wal.disk import Disk
+from blipmq.wal.encoding import SYNCED, decode
+from blipmq.wal.facts import Fact, RunRecord, Synced
 from blipmq.wal.index import SEGMENT_ENTRIES_MAX, SegmentIndex
 from blipmq.wal.record import (
     PAYLOAD_MIN,
     RECORD_HEADER,
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
-    SYNCED,
-    Fact,
-    RunRecord,
-    Synced,
-    decode,
     parse_segment_header,
     records,
 )

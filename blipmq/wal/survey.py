@@ -11,7 +11,7 @@ from typing import Protocol
 import attrs
 
 from blipmq.protocol.run import stored_run
-from blipmq.wal.record import (
+from blipmq.wal.facts import (
     DELAYED_ID,
     DELAYED_TOPIC,
     Checkpoint,

@@ -12,7 +12,7 @@ import attrs
 
 from blipmq.errors import LogError
 from blipmq.wal.disk import File
-from blipmq.wal.record import Fact, Synced
+from blipmq.wal.facts import Fact, Synced
 from blipmq.wal.record_batch import RecordBatch
 from blipmq.wal.room import write_error
 from blipmq.wal.segment import Segment

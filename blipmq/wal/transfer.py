@@ -17,8 +17,7 @@ from blipmq.protocol.properties import (
     parse_message_properties,
 )
 from blipmq.protocol.run import stored_run
-from blipmq.wal.log import Log
-from blipmq.wal.record import (
+from blipmq.wal.facts import (
     DELAYED_ID,
     DELAYED_TOPIC,
     Checkpoint,
@@ -28,6 +27,7 @@ from blipmq.wal.record import (
     Seen,
     SubscriptionState,
 )
+from blipmq.wal.log import Log
 from blipmq.wal.scan import LogScan, Progress, silent
 from blipmq.wal.survey import State, kept, states
 

@@ -7,16 +7,9 @@ import attrs
 from blipmq.broker.broker import Batch, Broker, Load
 from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.protocol.run import Run, stored_run
-from blipmq.wal.record import (
-    RECORD_HEADER_BYTES,
-    Checkpoint,
-    Fact,
-    Moved,
-    RunRecord,
-    decode,
-    encode,
-    run_in,
-)
+from blipmq.wal.encoding import decode, encode
+from blipmq.wal.facts import Checkpoint, Fact, Moved, RunRecord, run_in
+from blipmq.wal.record import RECORD_HEADER_BYTES
 
 
 def _stored(fact: Fact, next_number: int, time_ms: int) -> tuple[int, Fact]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blipmq.broker.stats import DropReason
 from blipmq.protocol import encoder
-from blipmq.wal.record import Closed, Opened, RunRecord, Settled
+from blipmq.wal.facts import Closed, Opened, RunRecord, Settled
 from tests.broker.world import Publisher, World, refusals
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blipmq.broker.restore import Restoration
-from blipmq.wal.record import (
+from blipmq.wal.facts import (
     Attempted,
     Checkpoint,
     Closed,

@@ -14,7 +14,7 @@ import pytest
 from blipmq.broker.broker import NUMBERS_RESERVED
 from blipmq.cli import blipmq
 from blipmq.protocol.properties import MessageProperties
-from blipmq.wal.record import Checkpoint, Moved, RunRecord, Seen, SubscriptionState
+from blipmq.wal.facts import Checkpoint, Moved, RunRecord, Seen, SubscriptionState
 from blipmq.wal.salvage import LiveDisk
 from blipmq.wal.transfer import StoredMessage
 from tests.wal.directories import (

@@ -12,8 +12,8 @@ from blipmq.broker.dedup import DedupWindow
 from blipmq.broker.message import Delivery
 from blipmq.broker.shared_cursor import SharedCursor
 from blipmq.nursery.wal_writer import WalWriter
+from blipmq.wal.facts import Checkpoint, Settled
 from blipmq.wal.log import Log
-from blipmq.wal.record import Checkpoint, Settled
 from blipmq.wal.recovery import Recovery
 from tests.simulation.generate import plan
 from tests.simulation.run import simulate

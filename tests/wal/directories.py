@@ -7,7 +7,7 @@ from pathlib import Path
 from blipmq.broker.restore import Restoration
 from blipmq.errors import CorruptLog
 from blipmq.wal.disk import File
-from blipmq.wal.record import Opened, Settled
+from blipmq.wal.facts import Opened, Settled
 from blipmq.wal.repair import Repair, carry_out, plan
 from blipmq.wal.salvage import LiveDisk
 from blipmq.wal.scan import LogScan

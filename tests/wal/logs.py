@@ -11,8 +11,7 @@ import attrs
 
 from blipmq.protocol import encoder
 from blipmq.wal.disk import Disk
-from blipmq.wal.log import Log
-from blipmq.wal.record import (
+from blipmq.wal.facts import (
     Checkpoint,
     Fact,
     Opened,
@@ -21,6 +20,7 @@ from blipmq.wal.record import (
     SubscriptionState,
     UnsettledRange,
 )
+from blipmq.wal.log import Log
 from tests.wal.memory_disk import MemoryDisk
 
 TIME_MS = 1_700_000_000_000

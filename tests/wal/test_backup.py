@@ -9,7 +9,7 @@ import pytest
 
 from blipmq.errors import CorruptLog, LogError
 from blipmq.wal.backup import BackupSummary, backup, copy_file
-from blipmq.wal.record import Checkpoint
+from blipmq.wal.facts import Checkpoint
 from blipmq.wal.scan import NoLog, Progress
 from tests.wal.directories import QuickDisk, change, contents, found, records, two_segments
 from tests.wal.logs import CHECKPOINT, FIRST, LAST, all_wanted, append, begin, none_wanted, run

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blipmq.wal.facts import RunRecord
 from blipmq.wal.index import SegmentIndex
 from blipmq.wal.log import Log
-from blipmq.wal.record import RunRecord
 from tests.wal.logs import CHECKPOINT, all_wanted, append, begin, run
 from tests.wal.memory_disk import MemoryDisk
 

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from blipmq.errors import LogError
+from blipmq.wal.facts import Checkpoint, Closed, Moved, Settled
 from blipmq.wal.log import Log
-from blipmq.wal.record import Checkpoint, Closed, Moved, Settled
 from blipmq.wal.room import NoRoom
 from tests.wal.logs import (
     CHECKPOINT,

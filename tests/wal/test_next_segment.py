@@ -12,9 +12,9 @@ import pytest
 from blipmq.broker.restore import Restoration
 from blipmq.wal.backup import backup
 from blipmq.wal.disk import Disk
+from blipmq.wal.facts import Checkpoint, Settled
 from blipmq.wal.log import Log
 from blipmq.wal.next_segment import NEXT_NAME
-from blipmq.wal.record import Checkpoint, Settled
 from blipmq.wal.repair import save_copy
 from blipmq.wal.room import NoRoom
 from blipmq.wal.scan import LogScan

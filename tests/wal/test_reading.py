@@ -12,9 +12,9 @@ import pytest
 
 from blipmq.errors import CorruptLog, LogError
 from blipmq.wal import reading
+from blipmq.wal.facts import Fact, Moved, RunRecord, Settled
 from blipmq.wal.log import Log
 from blipmq.wal.reading import LogReader, Place
-from blipmq.wal.record import Fact, Moved, RunRecord, Settled
 from tests.wal.directories import QuickDisk
 from tests.wal.logs import (
     CHECKPOINT,

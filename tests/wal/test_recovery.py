@@ -11,8 +11,9 @@ import attrs
 import pytest
 
 from blipmq.errors import CorruptLog, LogError
+from blipmq.wal.encoding import CONTINUED_BYTES
+from blipmq.wal.facts import Checkpoint, Closed, Moved, Opened, Settled
 from blipmq.wal.log import Log
-from blipmq.wal.record import CONTINUED_BYTES, Checkpoint, Closed, Moved, Opened, Settled
 from blipmq.wal.segment import SECTOR
 from tests.wal.logs import (
     CHECKPOINT,

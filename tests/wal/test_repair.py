@@ -5,15 +5,8 @@ from pathlib import Path
 import pytest
 
 from blipmq.errors import LogError
-from blipmq.wal.record import (
-    Checkpoint,
-    Closed,
-    Opened,
-    Settled,
-    SubscriptionState,
-    UnsettledRange,
-    segment_header,
-)
+from blipmq.wal.facts import Checkpoint, Closed, Opened, Settled, SubscriptionState, UnsettledRange
+from blipmq.wal.record import segment_header
 from blipmq.wal.repair import carry_out, save_copy
 from tests.wal.directories import (
     RESERVE,

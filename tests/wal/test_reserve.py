@@ -14,8 +14,8 @@ import pytest
 from blipmq.broker.restore import Restoration
 from blipmq.wal.backup import backup
 from blipmq.wal.disk import Disk
+from blipmq.wal.facts import Moved, Settled
 from blipmq.wal.log import Log
-from blipmq.wal.record import Moved, Settled
 from blipmq.wal.repair import save_copy
 from blipmq.wal.reserve import RESERVE_NAME, Reserve
 from blipmq.wal.room import NoRoom

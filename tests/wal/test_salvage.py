@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from blipmq.errors import LogError
-from blipmq.wal import record
-from blipmq.wal.record import Fact, RunRecord, Settled
+from blipmq.wal import encoding
+from blipmq.wal.facts import Fact, RunRecord, Settled
 from blipmq.wal.salvage import Damage, SalvageReader
 from tests.wal.directories import QuickDisk, change, records, two_segments
 from tests.wal.logs import FIRST, LAST, append, begin, record_with_payload, run
@@ -170,7 +170,7 @@ def test_a_last_segment_that_was_torn_while_it_was_begun_is_blank(path: Path, go
 
 
 def test_a_record_inside_a_message_is_not_taken_for_one(tmp_path: Path) -> None:
-    forged = b"".join(map(bytes, record.encode(Settled(7, 1, 99), 100, salt=0)))
+    forged = b"".join(map(bytes, encoding.encode(Settled(7, 1, 99), 100, salt=0)))
     log = begin(QuickDisk(tmp_path))
     append(log, run(1, body=forged), run(2))
     log.close()
@@ -181,7 +181,7 @@ def test_a_record_inside_a_message_is_not_taken_for_one(tmp_path: Path) -> None:
 
 
 def test_a_record_inside_a_message_does_not_pass_for_the_salt(tmp_path: Path) -> None:
-    forged = b"".join(map(bytes, record.encode(Settled(7, 1, 99), 100, salt=0)))
+    forged = b"".join(map(bytes, encoding.encode(Settled(7, 1, 99), 100, salt=0)))
     log = begin(QuickDisk(tmp_path))
     append(log, run(1), run(2, body=forged * 3), run(3))
     log.close()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from blipmq.wal.record import CONTINUED_BYTES, Checkpoint
+from blipmq.wal.encoding import CONTINUED_BYTES
+from blipmq.wal.facts import Checkpoint
 from blipmq.wal.salvage import MISSING, LiveDisk
 from blipmq.wal.scan import LogScan, Loss, NoLog
 from tests.wal.directories import (

@@ -9,13 +9,9 @@ import attrs
 import pytest
 
 from blipmq.errors import CorruptLog
-from blipmq.wal.record import (
-    SEGMENT_HEADER_BYTES,
-    Checkpoint,
-    RunRecord,
-    encode,
-    segment_header,
-)
+from blipmq.wal.encoding import encode
+from blipmq.wal.facts import Checkpoint, RunRecord
+from blipmq.wal.record import SEGMENT_HEADER_BYTES, segment_header
 from blipmq.wal.segment import segment_name, sequences
 from tests.wal.logs import (
     CHECKPOINT,

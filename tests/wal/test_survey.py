@@ -6,7 +6,7 @@ import pytest
 
 from blipmq.broker.restore import Restoration
 from blipmq.protocol.properties import MessageProperties
-from blipmq.wal.record import Checkpoint, Moved, Opened, RunRecord, Settled, SubscriptionState
+from blipmq.wal.facts import Checkpoint, Moved, Opened, RunRecord, Settled, SubscriptionState
 from blipmq.wal.scan import LogScan
 from blipmq.wal.survey import Survey, survey
 from blipmq.wal.transfer import StoredMessage

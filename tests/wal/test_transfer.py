@@ -8,8 +8,8 @@ import pytest
 from blipmq.broker.restore import Restoration
 from blipmq.errors import CorruptLog
 from blipmq.protocol.properties import NO_PROPERTIES, DeadLetter, MessageProperties
+from blipmq.wal.facts import Checkpoint, Moved, Seen, Settled, SubscriptionState
 from blipmq.wal.log import Log
-from blipmq.wal.record import Checkpoint, Moved, Seen, Settled, SubscriptionState
 from blipmq.wal.scan import LogScan
 from blipmq.wal.transfer import Imported, Importer, StoredMessage, export
 from tests.wal.directories import (
