@@ -18,13 +18,13 @@ from functools import partial
 import attrs
 import trio
 
-from tools.bench.blipmq.connection import receive_exactly
 from tools.bench.load import server as account
 from tools.bench.load.clients import Go, ready
 from tools.bench.load.kinds import Report
 from tools.bench.load.latencies import Latencies
 from tools.bench.load.runner import Pinning, Result, pin_all, summary
 from tools.bench.load.server import Address
+from tools.bench.load.stream import receive_exactly
 
 _READ_BYTES = 1 << 16
 

@@ -7,6 +7,7 @@ import socket
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import HEADER_BYTES, LENGTH_BYTES, NACK, TYPE_AT, U64
 from blipmq.protocol.properties import AttachProperties, encode_attach_properties
+from tools.bench.load import stream
 from tools.bench.load.server import Address
 from tools.bench.load.wire import Refused
 
@@ -21,9 +22,8 @@ def refusal(frame: bytes) -> Refused:
 
 def connect(address: Address, api_key: str, version: int = 1) -> socket.socket:
     """An authenticated connection. Raises Refused and OSError."""
-    sock = socket.create_connection(address)
+    sock = stream.connect(address)
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.sendall(encoder.hello(1, version) + encoder.auth(2, api_key.encode()))
         for _ in range(2 if version == 1 else 3):  # two ACKs, and INFO
             receive_frame(sock)
@@ -34,24 +34,12 @@ def connect(address: Address, api_key: str, version: int = 1) -> socket.socket:
 
 
 def receive_frame(sock: socket.socket) -> bytes:
-    """The next frame. Raises Refused when it is a NACK."""
-    length = receive_exactly(sock, LENGTH_BYTES)
-    frame = length + receive_exactly(sock, int.from_bytes(length))
+    """The next frame. Raises Refused when it is a NACK, or none comes."""
+    length = stream.receive_exactly(sock, LENGTH_BYTES)
+    frame = length + stream.receive_exactly(sock, int.from_bytes(length))
     if frame[TYPE_AT] == NACK:
         raise refusal(frame)
     return frame
-
-
-def receive_exactly(sock: socket.socket, size: int) -> bytes:
-    """`size` bytes. Raises ConnectionError when the broker closes before."""
-    data = bytearray(size)
-    at = 0
-    while at < size:
-        count = sock.recv_into(memoryview(data)[at:])
-        if not count:
-            raise ConnectionError("the broker closed the connection")
-        at += count
-    return bytes(data)
 
 
 def subscribe(sock: socket.socket, topic: bytes, qos: int) -> int:

@@ -13,6 +13,7 @@ from tools.bench.load.driver import Consuming, Publishing, RoundTrips
 from tools.bench.load.server import Address
 from tools.bench.load.work import Work
 from tools.bench.peers.amqp_wire import EXCHANGE
+from tools.bench.peers.asyncio_driver import AsyncioDriver, Callbacks
 from tools.bench.peers.pipelining import publish_all
 from tools.bench.peers.rabbitmq import PREFETCH, RabbitQueues, queue_name
 
@@ -25,7 +26,7 @@ async def _connect(address: Address) -> tuple[AbstractConnection, AbstractChanne
 
 
 @attrs.frozen
-class AioPikaDriver:
+class AioPikaDriver(AsyncioDriver):
     """As many publishes at once as the window has room for, each awaited by a task."""
 
     queues: RabbitQueues
@@ -39,15 +40,6 @@ class AioPikaDriver:
 
     def conclude(self, address: Address, work: Work) -> None:
         self.queues.conclude(address, work)
-
-    def publish(self, address: Address, publishing: Publishing) -> None:
-        asyncio.run(self._publish(address, publishing))
-
-    def consume(self, address: Address, consuming: Consuming) -> None:
-        asyncio.run(self._consume(address, consuming))
-
-    def round_trips(self, address: Address, trips: RoundTrips) -> None:
-        asyncio.run(self._round_trips(address, trips))
 
     def _message(self, body: bytes) -> aio_pika.Message:
         persistent = aio_pika.DeliveryMode.PERSISTENT
@@ -70,25 +62,22 @@ class AioPikaDriver:
 
     async def _consume(self, address: Address, consuming: Consuming) -> None:
         connection, channel = await _connect(address)
-        finished = asyncio.Event()
-        failures: list[Exception] = []
+        callbacks = Callbacks()
 
         async def handle(message: AbstractIncomingMessage) -> None:
             try:
                 last = consuming.take(message.body)
                 await message.ack()
                 if last:
-                    finished.set()
+                    callbacks.end()
             except Exception as error:  # noqa: BLE001, the library would swallow any
-                failures.append(error)
-                finished.set()
+                callbacks.fail(error)
 
         queue = await channel.get_queue(queue_name(consuming.place).decode())
         await queue.consume(handle)
         consuming.go()
-        await finished.wait()
-        for failure in failures:
-            raise failure
+        await callbacks.ended()
+        callbacks.check()
         # The server answers when it has dealt with the acknowledgements before.
         await channel.set_qos(prefetch_count=PREFETCH)
         await connection.close()

@@ -12,8 +12,8 @@ import struct
 from collections.abc import Sequence
 
 from tools.bench.load.server import Address
+from tools.bench.load.stream import connect, receive_exactly
 from tools.bench.load.wire import Refused
-from tools.bench.peers.stream import connect, receive_exactly
 
 Method = tuple[int, int]
 

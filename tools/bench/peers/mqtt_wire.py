@@ -9,8 +9,8 @@ import socket
 from collections.abc import Sequence
 
 from tools.bench.load.server import Address
+from tools.bench.load.stream import connect, receive_exactly
 from tools.bench.load.wire import Refused
-from tools.bench.peers.stream import connect, receive_exactly
 
 PUBACK = 0x40
 PUBACK_BYTES = 4

@@ -15,6 +15,7 @@ from tools.bench.load.driver import Consuming, Publishing, RoundTrips
 from tools.bench.load.server import Address
 from tools.bench.load.wire import Refused
 from tools.bench.load.work import Work
+from tools.bench.peers.asyncio_driver import AsyncioDriver, Callbacks
 from tools.bench.peers.jetstream import JetStream, consumer_name, stream_name
 from tools.bench.peers.nats import NatsCore
 from tools.bench.peers.pipelining import publish_all, send_all
@@ -29,7 +30,7 @@ async def _connect(address: Address) -> Client:
 
 
 @attrs.frozen
-class NatsCoreDriver:
+class NatsCoreDriver(AsyncioDriver):
     """A callback for each message."""
 
     name: str = "nats-py core"
@@ -40,15 +41,6 @@ class NatsCoreDriver:
     def conclude(self, address: Address, work: Work) -> None:
         """Nothing is left."""
 
-    def publish(self, address: Address, publishing: Publishing) -> None:
-        asyncio.run(self._publish(address, publishing))
-
-    def consume(self, address: Address, consuming: Consuming) -> None:
-        asyncio.run(self._consume(address, consuming))
-
-    def round_trips(self, address: Address, trips: RoundTrips) -> None:
-        asyncio.run(self._round_trips(address, trips))
-
     async def _publish(self, address: Address, publishing: Publishing) -> None:
         client = await _connect(address)
         publishing.go()
@@ -58,26 +50,23 @@ class NatsCoreDriver:
 
     async def _consume(self, address: Address, consuming: Consuming) -> None:
         client = await _connect(address)
-        finished = asyncio.Event()
-        failures: list[Exception] = []
+        callbacks = Callbacks()
 
         async def handle(message: Msg) -> None:
             try:
                 if consuming.take(message.data):
-                    finished.set()
+                    callbacks.end()
             except Exception as error:  # noqa: BLE001, the library would swallow any
-                failures.append(error)
-                finished.set()
+                callbacks.fail(error)
 
         for topic in consuming.topics:
             await client.subscribe(topic, cb=handle)
         await client.flush()
         consuming.go()
-        await finished.wait()
+        await callbacks.ended()
         # Whatever was sent before the answer is here now; more would be too much.
         await client.flush()
-        for failure in failures:
-            raise failure
+        callbacks.check()
         await client.close()
 
     async def _round_trips(self, address: Address, trips: RoundTrips) -> None:
@@ -92,7 +81,7 @@ class NatsCoreDriver:
 
 
 @attrs.frozen
-class JetStreamDriver:
+class JetStreamDriver(AsyncioDriver):
     """A push consumer whose callback acknowledges each message."""
 
     streams: JetStream
@@ -107,15 +96,6 @@ class JetStreamDriver:
     def conclude(self, address: Address, work: Work) -> None:
         self.streams.conclude(address, work)
 
-    def publish(self, address: Address, publishing: Publishing) -> None:
-        asyncio.run(self._publish(address, publishing))
-
-    def consume(self, address: Address, consuming: Consuming) -> None:
-        asyncio.run(self._consume(address, consuming))
-
-    def round_trips(self, address: Address, trips: RoundTrips) -> None:
-        asyncio.run(self._round_trips(address, trips))
-
     async def _publish(self, address: Address, publishing: Publishing) -> None:
         client = await _connect(address)
         context = client.jetstream(publish_async_max_pending=publishing.work.window)
@@ -126,18 +106,16 @@ class JetStreamDriver:
     async def _consume(self, address: Address, consuming: Consuming) -> None:
         client = await _connect(address)
         context = client.jetstream()
-        finished = asyncio.Event()
-        failures: list[Exception] = []
+        callbacks = Callbacks()
 
         async def handle(message: Msg) -> None:
             try:
                 last = consuming.take(message.data)
                 await message.ack()
                 if last:
-                    finished.set()
+                    callbacks.end()
             except Exception as error:  # noqa: BLE001, the library would swallow any
-                failures.append(error)
-                finished.set()
+                callbacks.fail(error)
 
         [topic] = consuming.work.subscriber_topics(consuming.place)
         stream, consumer = stream_name(topic), consumer_name(consuming.place)
@@ -145,9 +123,8 @@ class JetStreamDriver:
         await context.subscribe_bind(stream, info.config, consumer, cb=handle, manual_ack=True)
         await client.flush()
         consuming.go()
-        await finished.wait()
-        for failure in failures:
-            raise failure
+        await callbacks.ended()
+        callbacks.check()
         await _settled(context, stream, consumer)
         await client.close()
 

@@ -11,8 +11,8 @@ import socket
 from collections.abc import Mapping, Sequence
 
 from tools.bench.load.server import Address
+from tools.bench.load.stream import connect, receive_exactly, receive_until
 from tools.bench.load.wire import Refused
-from tools.bench.peers.stream import connect, receive_exactly, receive_until
 
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"

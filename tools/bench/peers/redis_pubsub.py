@@ -8,11 +8,11 @@ import attrs
 
 from tools.bench.load.arrivals import Arrivals
 from tools.bench.load.server import Address
+from tools.bench.load.stream import connect, receive_exactly
 from tools.bench.load.wire import Refused
 from tools.bench.load.work import Work
 from tools.bench.peers.counting import Expected, Lap
 from tools.bench.peers.redis_wire import before_last, command, refuse_errors
-from tools.bench.peers.stream import connect, receive_exactly
 
 _PONG = command(b"pong", b"")
 

@@ -10,10 +10,10 @@ import attrs
 
 from tools.bench.load.arrivals import Arrivals
 from tools.bench.load.server import Address
+from tools.bench.load.stream import connect
 from tools.bench.load.wire import Refused
 from tools.bench.load.work import Work
 from tools.bench.peers.redis_wire import ask, before_last, command, refuse_errors
-from tools.bench.peers.stream import connect
 
 COUNT: Final = 500
 """What one XREADGROUP asks for, at the most."""

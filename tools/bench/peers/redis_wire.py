@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import socket
 
+from tools.bench.load.stream import receive_exactly, receive_until
 from tools.bench.load.wire import Refused
-from tools.bench.peers.stream import receive_exactly, receive_until
 
 
 def bulk(value: bytes) -> bytes:

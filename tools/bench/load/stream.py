@@ -1,4 +1,4 @@
-"""Blocking sockets to a peer: connecting, and reading so and so much. Knows no protocol."""
+"""Blocking sockets to a server: connecting, and reading so and so much. Knows no protocol."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def connect(address: Address) -> socket.socket:
 
 
 def receive_exactly(sock: socket.socket, size: int) -> bytes:
-    """`size` bytes. Raises Refused when the peer closes before."""
+    """`size` bytes. Raises Refused when the server closes before."""
     data = bytearray(size)
     at = 0
     while at < size:
         count = sock.recv_into(memoryview(data)[at:])
         if not count:
-            raise Refused("the peer closed the connection")
+            raise Refused("the server closed the connection")
         at += count
     return bytes(data)
 
