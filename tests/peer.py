@@ -56,7 +56,7 @@ def bodies(frames: list[Frame]) -> list[bytes]:
 class Peer:
     """A client that does what it is told and nothing else."""
 
-    stream: trio.abc.HalfCloseableStream
+    stream: trio.abc.Stream
     _received: bytearray = attrs.Factory(bytearray)
     _barriers: int = 0
 
@@ -91,6 +91,11 @@ class Peer:
         frame = Frame(type_, correlation_id, bytes(data[HEADER_BYTES:end]))
         del data[:end]
         return frame
+
+    async def send_eof(self) -> None:
+        """Send no more, on a stream that can end in one direction."""
+        assert isinstance(self.stream, trio.abc.HalfCloseableStream)
+        await self.stream.send_eof()
 
     async def rest(self) -> list[Frame]:
         """Every frame up to the end of the stream."""

@@ -46,7 +46,7 @@ async def test_random_bytes(processes: Processes, seed: int) -> None:
                 noise = generator.randbytes(generator.randrange(1, 5_000))
                 frames = [encoder.frame(generator.randrange(12), 1, noise), noise]
                 await peer.send(*frames[generator.randrange(2) :])
-                await peer.stream.send_eof()
+                await peer.send_eof()
                 while await peer.stream.receive_some():
                     pass
     assert await daemon.metric("blipmq_framing_errors_total") > 0

@@ -7,6 +7,7 @@ import trio
 
 from tests.daemon.process import Processes
 from tests.golden.player import Player, Scenario, scenarios
+from tests.peer import Peer
 
 CHOSEN = {
     "ack_ok_twice",
@@ -37,7 +38,7 @@ async def test_a_recorded_exchange(processes: Processes, scenario: Scenario) -> 
     )
     address = await daemon.address()
 
-    async def connect() -> trio.abc.HalfCloseableStream:
-        return await trio.open_tcp_stream(*address)
+    async def connect() -> Peer:
+        return Peer(await trio.open_tcp_stream(*address))
 
     await Player(connect, no_pause).play(scenario)

@@ -107,7 +107,7 @@ async def test_without_a_key_it_says_how_to_allow_one_and_lets_nobody_in(
     assert line["environment_variable"] == "BLIPMQ_ALLOWED_API_KEYS"
     async with daemon.peer() as peer:
         await peer.send(encoder.hello(1, 1), encoder.auth(2, b""), encoder.auth(3, KEY.encode()))
-        await peer.stream.send_eof()
+        await peer.send_eof()
         answers = await peer.rest()
         assert [nack(answer) for answer in answers[1:]] == [(401, "invalid API key")] * 2
 

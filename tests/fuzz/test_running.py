@@ -96,7 +96,7 @@ async def _talk(daemon: Daemon, frames: Frames, cut: int | None, reset: bool) ->
                 await peer.stream.send_all(frame)
                 await trio.sleep(0.01)
             if not reset:
-                await peer.stream.send_eof()
+                await peer.send_eof()
             await peer.rest()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the daemon has closed it

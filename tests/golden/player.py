@@ -16,7 +16,7 @@ import attrs
 import cattrs
 import trio
 
-from tests.peer import PATIENCE_SECONDS
+from tests.peer import PATIENCE_SECONDS, Peer
 
 _NAME = re.compile(r"<(\w+)>")
 _CHOSEN_DIGITS = 16
@@ -71,7 +71,7 @@ def scenarios() -> list[Scenario]:
 class Conversation:
     """One connection: gathers what the broker sends."""
 
-    stream: trio.abc.HalfCloseableStream
+    peer: Peer
     data: bytearray = attrs.Factory(bytearray)
     closed: bool = False
     _came: trio.Event = attrs.Factory(trio.Event)
@@ -80,7 +80,7 @@ class Conversation:
         """Until the broker closes the connection."""
         while not self.closed:
             try:
-                received = await self.stream.receive_some()
+                received = await self.peer.stream.receive_some()
             except trio.BrokenResourceError:
                 received = b""
             self.data += received
@@ -104,7 +104,7 @@ class Conversation:
 class Player:
     """Plays one scenario. `connect` opens a connection, `pause` lets that many seconds pass."""
 
-    connect: Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
+    connect: Callable[[], Awaitable[Peer]]
     pause: Callable[[float], Awaitable[None]]
     _conversations: dict[str, Conversation] = attrs.Factory(dict)
     _names: dict[str, str] = attrs.Factory(dict)
@@ -119,10 +119,10 @@ class Player:
                     raise AssertionError(f"step {number} ({step.note}): {error}") from None
             for conversation in self._conversations.values():
                 if not conversation.closed:
-                    await conversation.stream.send_eof()
+                    await conversation.peer.send_eof()
                 await conversation.wait(0, closed=True)
                 assert conversation.take() == "", "something more came"
-                await conversation.stream.aclose()
+                await conversation.peer.stream.aclose()
 
     async def _play(self, step: Step, nursery: trio.Nursery) -> None:
         conversation = self._conversations.get(step.conn)
@@ -131,9 +131,9 @@ class Player:
             self._conversations[step.conn] = conversation
             nursery.start_soon(conversation.listen)
         if step.send:
-            await conversation.stream.send_all(bytes.fromhex(fill_in(step.send, self._names)))
+            await conversation.peer.stream.send_all(bytes.fromhex(fill_in(step.send, self._names)))
         if step.shutdown_write:
-            await conversation.stream.send_eof()
+            await conversation.peer.send_eof()
         if not step.recv:
             await self.pause(step.wait_ms / 1000)
         size = len(_NAME.sub("0" * _CHOSEN_DIGITS, step.recv)) // 2

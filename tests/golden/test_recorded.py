@@ -11,6 +11,7 @@ from blipmq.wal.policy import FsyncPolicy
 from tests.golden.player import Player, Scenario, scenarios
 from tests.nursery.daemon import serving
 from tests.nursery.web import WEB, open_web
+from tests.peer import Peer
 
 WAYS = {
     "whole": (False, None, None),
@@ -32,9 +33,9 @@ async def test_a_recorded_exchange(
     changes["fsync_policy"] = FsyncPolicy.parse(scenario.config.fsync_policy)
     async with serving(**changes, websocket=WEB) as daemon:
 
-        async def connect() -> trio.abc.HalfCloseableStream:
+        async def connect() -> Peer:
             if websocket:
-                return (await open_web(daemon, nursery, size=size, cut=cut)).stream
-            return daemon.connect(cut=cut).stream
+                return await open_web(daemon, nursery, size=size, cut=cut)
+            return daemon.connect(cut=cut)
 
         await Player(connect, trio.sleep).play(scenario)

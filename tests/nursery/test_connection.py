@@ -33,7 +33,7 @@ async def test_who_closes_its_sending_side_gets_its_replies(autojump_clock: Mock
         peer = await daemon.client()
         subscription = await peer.subscribe("demo")
         await peer.send(PUBLISH, encoder.poll(1, subscription), encoder.ping(2))
-        await peer.stream.send_eof()
+        await peer.send_eof()
         delivery, pong = await peer.rest()
         assert bodies([delivery]) == [b"a"]
         assert pong == Frame(PONG, 2, b"")
@@ -47,7 +47,7 @@ async def test_who_closes_its_sending_side_learns_that_its_publish_failed(
         peer = await daemon.client()
         await refuse_slowly(daemon)
         await peer.send(PUBLISH)
-        await peer.stream.send_eof()
+        await peer.send_eof()
         await assert_refused(daemon, peer)
 
 

@@ -47,35 +47,13 @@ def secured(daemon: Daemon, context: ssl.SSLContext) -> trio.SSLStream[trio.abc.
     )
 
 
-@attrs.define(eq=False)
-class _Stream(trio.abc.HalfCloseableStream):
-    """What a `Peer` wants; TLS has no half-closed connections."""
-
-    inner: trio.SSLStream[trio.abc.Stream]
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.inner.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.inner.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self.inner.receive_some(max_bytes)
-
-    async def send_eof(self) -> None:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
-
 def replace(file: str, by: Path) -> None:
     """Give the file the contents of the other one."""
     Path(file).write_bytes(by.read_bytes())
 
 
 async def greeted(daemon: Daemon) -> Peer:
-    peer = Peer(_Stream(secured(daemon, trusting())))
+    peer = Peer(secured(daemon, trusting()))
     await peer.greet()
     return peer
 

@@ -161,7 +161,7 @@ async def test_a_connection_that_ends_with_a_part_unsent_gives_its_memory_back()
         for _ in range(200):
             await publisher.publish("demo", bytes(BODY_BYTES), qos=0)
         await trio.aclose_forcefully(subscriber.stream)
-        await publisher.stream.send_eof()
+        await publisher.send_eof()
         assert await publisher.rest() == []
         with trio.fail_after(PATIENCE_SECONDS):
             while daemon.stats.connections:
