@@ -27,9 +27,7 @@ from blipmq.wal.record import END_MARK, RECORD_HEADER_BYTES, DoesNotFit, framed
 
 RUN: Final = 1
 SETTLED: Final = 2
-OPENED_1: Final = 3
 CLOSED: Final = 4
-CHECKPOINT_1: Final = 5
 ATTEMPTED: Final = 6
 SYNCED: Final = 7
 MOVED: Final = 8

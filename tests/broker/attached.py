@@ -17,8 +17,9 @@ from blipmq.protocol.properties import (
     encode_message_properties,
     parse_message_properties,
 )
-from blipmq.protocol.pushes import parse_deliver, parse_detached
+from blipmq.protocol.pushes import parse_detached
 from tests.broker.world import Client, World, sent
+from tests.deliver import inner_frames
 from tests.protocol.reference import read
 
 LAST = 2**64 - 1
@@ -178,11 +179,11 @@ class Member:
 
 
 def _pushed(subscription: int, payload: bytes) -> Iterator[Pushed]:
-    for type_, tag, qos, topic, properties, body in parse_deliver(memoryview(payload)):
-        parsed = NO_PROPERTIES
-        if type_ == frames.MESSAGE:
-            parsed = parse_message_properties(bytes(properties), from_client=False)
-        yield Pushed(subscription, bytes(topic), qos, tag, bytes(body), parsed)
+    for inner in inner_frames(payload):
+        properties = NO_PROPERTIES
+        if inner.properties is not None:
+            properties = parse_message_properties(inner.properties, from_client=False)
+        yield Pushed(subscription, inner.topic, inner.qos, inner.tag, inner.body, properties)
 
 
 def tags(pushed: Sequence[Pushed]) -> list[int]:

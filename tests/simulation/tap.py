@@ -8,9 +8,9 @@ import attrs
 
 from blipmq.client.polling import delivery
 from blipmq.client.splitter import Splitter
-from blipmq.protocol.frames import ACK, DELIVER, MESSAGE, PUBLISH, TYPES_V2, U64, Frame
+from blipmq.protocol.frames import ACK, DELIVER, PUBLISH, TYPES_V2, U64, Frame
 from blipmq.protocol.properties import parse_message_properties
-from blipmq.protocol.pushes import parse_deliver
+from tests.deliver import inner_frames
 from tests.simulation.trace import Trace
 from tools.history.history import History
 from tools.history.subscription import Holder, Subscription
@@ -48,14 +48,12 @@ class Tap:
             if id_:
                 self.found = subscription(id_)
         elif frame.type == DELIVER:
-            for type_, tag, qos, topic, properties, body in parse_deliver(
-                memoryview(frame.payload)
-            ):
+            for inner in inner_frames(frame.payload):
                 attempt = 1
-                if type_ == MESSAGE:
-                    parsed = parse_message_properties(bytes(properties), from_client=False)
+                if inner.properties is not None:
+                    parsed = parse_message_properties(inner.properties, from_client=False)
                     attempt = parsed.attempt
-                self._sent(tag, bytes(body), topic, qos, attempt)
+                self._sent(inner.tag, inner.body, inner.topic, inner.qos, attempt)
         elif frame.type == PUBLISH:
             found = delivery.parse(frame)
             self._sent(found.correlation_id, found.body, found.topic, found.qos, 1)

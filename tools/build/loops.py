@@ -7,8 +7,10 @@ beside its source, so that an editable install finds it.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,14 @@ class LoopsHook(BuildHookInterface):  # type: ignore[misc]
             "blipmq.protocol._loops", [str(source)], py_limited_api=True, optional=False
         )
         command = build_ext(Distribution({"ext_modules": [extension]}))
-        command.build_temp = command.build_lib = str(Path(self.root, "build"))
-        try:
-            command.ensure_finalized()
-            command.run()
-            built = Path(command.get_ext_fullpath(extension.name))
-        except (BaseError, OSError) as error:
-            print(f"BlipMQ goes without compiled loops: {error}", file=sys.stderr)
-            return False
-        library.unlink(missing_ok=True)
-        built.replace(library)
+        with tempfile.TemporaryDirectory() as directory:
+            command.build_temp = command.build_lib = directory
+            try:
+                command.ensure_finalized()
+                command.run()
+            except (BaseError, OSError) as error:
+                print(f"BlipMQ goes without compiled loops: {error}", file=sys.stderr)
+                return False
+            library.unlink(missing_ok=True)
+            shutil.move(command.get_ext_fullpath(extension.name), library)
         return True
