@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 import trio.testing
@@ -17,7 +16,6 @@ from hypercorn.typing import (
     ASGIReceiveEvent,
     ASGISendEvent,
     ConnectionState,
-    HTTPScope,
     LifespanScope,
     WebsocketScope,
 )
@@ -34,6 +32,7 @@ from blipmq.nursery.http_server import (
     serve_http,
 )
 from blipmq.nursery.metrics import LABEL_CHARACTERS, Metrics, metrics_routes
+from tests.nursery.asking import Answer, ask
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 
@@ -87,46 +86,12 @@ def key(name: str, **labels: str) -> Series:
     return (name, frozenset(labels.items()))
 
 
-@attrs.define
-class Reply:
-    status: int = 0
-    headers: dict[bytes, bytes] = attrs.field(factory=dict)
-    body: bytes = b""
-
-    async def send(self, event: ASGISendEvent) -> None:
-        if event["type"] == "http.response.start":
-            self.status = event["status"]
-            self.headers = dict(event["headers"])
-        elif event["type"] == "http.response.body":
-            self.body += event["body"]
-        else:
-            raise AssertionError(event)
-
-
 async def never_receive() -> ASGIReceiveEvent:
     raise AssertionError("the body of a request is of no interest")
 
 
-async def request(metrics: Metrics, path: str, method: str = "GET") -> Reply:
-    scope: HTTPScope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [],
-        "client": None,
-        "server": None,
-        "state": ConnectionState({}),
-        "extensions": {},
-    }
-    reply = Reply()
-    await app_of(metrics)(scope, never_receive, reply.send)
-    return reply
+async def request(metrics: Metrics, path: str, method: str = "GET") -> Answer:
+    return await ask(app_of(metrics), path, method)
 
 
 def test_every_counter_is_there_from_the_start_at_zero() -> None:
