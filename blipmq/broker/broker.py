@@ -37,8 +37,8 @@ from blipmq.broker.taken import Messages, TakenRange
 from blipmq.broker.topic import Topic
 from blipmq.broker.topics import Topics
 from blipmq.errors import LimitExceeded, NotFound, NotPermitted, PublishFailed, Unavailable
+from blipmq.protocol.attach_properties import AttachProperties
 from blipmq.protocol.frames import MESSAGE, TYPE_AT, Outcome
-from blipmq.protocol.properties import AttachProperties
 from blipmq.protocol.run import Run, stored_run
 from blipmq.wal.facts import (
     DELAYED_ID,

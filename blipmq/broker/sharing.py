@@ -18,7 +18,7 @@ from blipmq.broker.stats import DropReason
 from blipmq.broker.topic import Topic
 from blipmq.broker.topics import Topics
 from blipmq.errors import BadRequest, LimitExceeded
-from blipmq.protocol.properties import AttachProperties, Start, StartKind
+from blipmq.protocol.attach_properties import AttachProperties, Start, StartKind
 from blipmq.wal.facts import Closed, Opened, SubscriptionState
 
 _TOPICS_A_STEP = 256

@@ -11,7 +11,7 @@ import attrs
 from blipmq.client.message import Message
 from blipmq.client.outgoing import milliseconds
 from blipmq.client.topic import checked_qos, encoded
-from blipmq.protocol.properties import NAME_BYTES_MAX, Start, StartKind
+from blipmq.protocol.attach_properties import NAME_BYTES_MAX, Start, StartKind
 
 StartAt = Literal["new", "earliest"] | int | datetime
 

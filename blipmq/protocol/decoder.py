@@ -28,7 +28,7 @@ from blipmq.protocol.frames import (
     U32,
     Frame,
 )
-from blipmq.protocol.properties import PROPERTIES_BYTES_MAX
+from blipmq.protocol.property_fields import PROPERTIES_BYTES_MAX
 from blipmq.protocol.run import Run
 from blipmq.protocol.scan import MessageScan, find_publishes, read_head
 from blipmq.protocol.span import Span

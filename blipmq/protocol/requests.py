@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from blipmq.errors import BadRequest, Refused, TooLarge
+from blipmq.protocol.attach_properties import AttachProperties, parse_attach_properties
 from blipmq.protocol.frames import LENGTH_MAX_PUBLISH, SETTLE_ROW, U16, U64, Outcome
-from blipmq.protocol.properties import (
-    AttachProperties,
-    parse_attach_properties,
-    read_message_properties,
-)
+from blipmq.protocol.properties import read_message_properties
 
 
 def parse_topic(data: bytes, request: str) -> bytes:

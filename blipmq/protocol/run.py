@@ -36,8 +36,6 @@ from blipmq.protocol.properties import (
     DELAY,
     MESSAGE_ID,
     NO_PROPERTIES,
-    PROPERTIES_BYTES_MAX,
-    PROPERTY_HEAD_BYTES,
     TTL,
     DeadLetter,
     MessageProperties,
@@ -46,6 +44,7 @@ from blipmq.protocol.properties import (
     edit_properties,
     parse_message_properties,
 )
+from blipmq.protocol.property_fields import PROPERTIES_BYTES_MAX, PROPERTY_HEAD_BYTES
 from blipmq.protocol.scan import Messages, MessageScan, find_publishes, read_head
 from blipmq.protocol.speed import stamp_offsets, stamp_range
 

@@ -31,12 +31,11 @@ from blipmq.protocol.properties import (
     HEADER,
     KEY,
     MESSAGE_ID,
-    PROPERTIES_BYTES_MAX,
     TIMESTAMP,
     TRACE_CONTEXT,
-    places,
     routing,
 )
+from blipmq.protocol.property_fields import PROPERTIES_BYTES_MAX, places
 from blipmq.protocol.speed import scan_publishes
 
 Part = tuple[int, bytes]

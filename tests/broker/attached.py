@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from blipmq.protocol import encoder, frames
+from blipmq.protocol.attach_properties import AttachProperties, encode_attach_properties
 from blipmq.protocol.frames import U16, U64, Frame, Outcome
 from blipmq.protocol.properties import (
     NO_PROPERTIES,
-    AttachProperties,
     MessageProperties,
-    encode_attach_properties,
     encode_message_properties,
     parse_message_properties,
 )

@@ -6,8 +6,9 @@ import pytest
 
 from blipmq.broker.limits import Limits, Retention, Retries
 from blipmq.protocol import encoder
+from blipmq.protocol.attach_properties import Start, StartKind
 from blipmq.protocol.frames import Outcome
-from blipmq.protocol.properties import MessageProperties, Start, StartKind
+from blipmq.protocol.properties import MessageProperties
 from tests.broker.attached import Member, tags
 from tests.broker.world import World
 

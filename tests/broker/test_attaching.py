@@ -6,8 +6,8 @@ import pytest
 
 from blipmq.broker.limits import Limits
 from blipmq.protocol import encoder
+from blipmq.protocol.attach_properties import AttachProperties, encode_attach_properties
 from blipmq.protocol.frames import U16
-from blipmq.protocol.properties import AttachProperties, encode_attach_properties
 from tests.broker.attached import Member
 from tests.broker.world import World
 

@@ -12,8 +12,9 @@ from blipmq.broker.operator import HOLDER, Conflict, Letter, Letters, Missing
 from blipmq.broker.overview import Page
 from blipmq.broker.stats import DropReason
 from blipmq.errors import Unavailable
+from blipmq.protocol.attach_properties import Start, StartKind
 from blipmq.protocol.frames import Outcome
-from blipmq.protocol.properties import MessageProperties, Start, StartKind
+from blipmq.protocol.properties import MessageProperties
 from blipmq.protocol.run import stored_run
 from tests.broker.attached import LAST, Member
 from tests.broker.logged import LoggedWorld

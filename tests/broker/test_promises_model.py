@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from blipmq.broker import behind, broker, log_cursor, topic
 from blipmq.broker.broker import Batch, Load
 from blipmq.broker.limits import Limits, Retention
+from blipmq.protocol.attach_properties import Start, StartKind
 from blipmq.protocol.frames import Outcome
-from blipmq.protocol.properties import MessageProperties, Start, StartKind
+from blipmq.protocol.properties import MessageProperties
 from blipmq.protocol.run import Run
 from tests.broker.attached import LAST, Member, Pushed
 from tests.broker.logged import LoggedWorld

@@ -7,7 +7,7 @@ import pytest
 from blipmq.broker.limits import Limits
 from blipmq.broker.stats import DropReason
 from blipmq.protocol import encoder
-from blipmq.protocol.properties import Start, StartKind
+from blipmq.protocol.attach_properties import Start, StartKind
 from tests.broker.attached import Member
 from tests.broker.logged import LoggedWorld
 from tests.broker.world import World

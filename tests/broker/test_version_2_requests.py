@@ -7,6 +7,7 @@ import pytest
 from blipmq.broker.limits import Limits
 from blipmq.errors import FramingError
 from blipmq.protocol import encoder
+from blipmq.protocol.attach_properties import AttachProperties, encode_attach_properties
 from blipmq.protocol.frames import (
     ATTACH,
     CONFIRM,
@@ -18,12 +19,7 @@ from blipmq.protocol.frames import (
     U16,
     Outcome,
 )
-from blipmq.protocol.properties import (
-    AttachProperties,
-    MessageProperties,
-    encode_attach_properties,
-    encode_message_properties,
-)
+from blipmq.protocol.properties import MessageProperties, encode_message_properties
 from tests.broker.attached import LAST, Member
 from tests.broker.world import World
 from tests.protocol.reference import property_bytes

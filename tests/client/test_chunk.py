@@ -17,11 +17,7 @@ from blipmq.client.source import wanted
 from blipmq.client.topic import encoded
 from blipmq.errors import FramingError
 from blipmq.protocol import encoder
-from blipmq.protocol.properties import (
-    NO_PROPERTIES,
-    MessageProperties,
-    encode_message_properties,
-)
+from blipmq.protocol.properties import NO_PROPERTIES, MessageProperties, encode_message_properties
 
 Sent = tuple[str, int, int, MessageProperties | None, bytes]
 """Topic, QoS, tag, properties (None: a PUBLISH) and body."""

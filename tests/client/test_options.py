@@ -12,13 +12,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from blipmq import TooLarge
 from blipmq.client.outgoing import check_size, properties_of, with_message_id
 from blipmq.client.source import StartAt, Wanted, is_pattern, wanted
+from blipmq.protocol.attach_properties import Start, StartKind
 from blipmq.protocol.frames import ATTACH, LENGTH_MAX_PUBLISH
-from blipmq.protocol.properties import (
-    MessageProperties,
-    Start,
-    StartKind,
-    parse_message_properties,
-)
+from blipmq.protocol.properties import MessageProperties, parse_message_properties
 from blipmq.protocol.requests import parse_attach
 from blipmq.testing import open_broker
 from tests.client.tap import Tap

@@ -16,7 +16,8 @@ from blipmq.broker.moves import REASONS
 from blipmq.broker.stats import NACK_CODES
 from blipmq.config import Config, settings
 from blipmq.errors import BadRequest, Refused
-from blipmq.protocol import properties
+from blipmq.protocol import attach_properties, properties
+from blipmq.protocol.attach_properties import StartKind, parse_attach_properties
 from blipmq.protocol.frames import (
     LENGTH_MAX,
     LENGTH_MAX_PUBLISH,
@@ -26,7 +27,8 @@ from blipmq.protocol.frames import (
     TYPES_V2,
     Outcome,
 )
-from blipmq.protocol.properties import StartKind, parse_attach_properties, parse_message_properties
+from blipmq.protocol.properties import parse_message_properties
+from blipmq.protocol.property_fields import IGNORED_FROM
 from tests.docs.conversation import Conversation
 from tests.docs.markdown import ROOT, Block, Document
 
@@ -97,9 +99,10 @@ def test_the_tables_have_every_frame_type() -> None:
 def test_the_table_has_every_property_where_it_may_stand() -> None:
     rows = PROTOCOL.tables("id", "name", "in", "value")
     for row in rows:
-        assert getattr(properties, row[1].replace(" ", "_").upper()) == int(row[0])
+        ids = attach_properties if row[2] == "ATTACH" else properties
+        assert getattr(ids, row[1].replace(" ", "_").upper()) == int(row[0])
     found = {int(row[0]): row[2] for row in rows}
-    for id_ in range(properties.IGNORED_FROM):
+    for id_ in range(IGNORED_FROM):
         assert found.get(id_) == place_of(id_), id_
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from blipmq.errors import BadRequest, Refused
+from blipmq.protocol.attach_properties import encode_attach_properties, parse_attach_properties
 from blipmq.protocol.properties import (
     edit_properties,
-    encode_attach_properties,
     encode_message_properties,
-    parse_attach_properties,
     parse_message_properties,
     routing,
 )

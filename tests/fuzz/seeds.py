@@ -10,19 +10,17 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from blipmq.protocol import encoder
+from blipmq.protocol.attach_properties import (
+    AttachProperties,
+    Start,
+    StartKind,
+    encode_attach_properties,
+)
 from blipmq.protocol.frames import (
     HEADER_BYTES,
     TYPES_V2,
 )
-from blipmq.protocol.properties import (
-    AttachProperties,
-    DeadLetter,
-    MessageProperties,
-    Start,
-    StartKind,
-    encode_attach_properties,
-    encode_message_properties,
-)
+from blipmq.protocol.properties import DeadLetter, MessageProperties, encode_message_properties
 from tests.fuzz.targets import CORPUS
 from tests.golden.player import scenarios
 

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 from blipmq.broker.limits import Limits
 from blipmq.broker.stats import CloseReason, DropReason
 from blipmq.protocol import encoder
-from blipmq.protocol.properties import AttachProperties, encode_attach_properties
+from blipmq.protocol.attach_properties import AttachProperties, encode_attach_properties
 from tests.nursery.daemon import Daemon, serving
 from tests.nursery.network import MemoryPeer
 from tests.peer import KEY

@@ -15,8 +15,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from blipmq.protocol import encoder
+from blipmq.protocol.attach_properties import AttachProperties, encode_attach_properties
 from blipmq.protocol.frames import ACK, DELIVER, HEADER_BYTES, INFO, PONG, U64, Frame
-from blipmq.protocol.properties import AttachProperties, encode_attach_properties
 from tests.nursery.daemon import Daemon, serving
 from tests.peer import KEY, PATIENCE_SECONDS, Peer, body
 

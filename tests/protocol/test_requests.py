@@ -6,13 +6,9 @@ from hypothesis import strategies as st
 
 from blipmq.errors import BadRequest
 from blipmq.protocol import encoder
+from blipmq.protocol.attach_properties import AttachProperties, encode_attach_properties
 from blipmq.protocol.frames import LENGTH_MAX_PUBLISH, Outcome
-from blipmq.protocol.properties import (
-    DELAY,
-    KEY,
-    AttachProperties,
-    encode_attach_properties,
-)
+from blipmq.protocol.properties import DELAY, KEY
 from blipmq.protocol.requests import (
     message_refusal,
     parse_attach,

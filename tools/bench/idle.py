@@ -18,7 +18,7 @@ import attrs
 import click
 
 from blipmq.protocol import encoder
-from blipmq.protocol.properties import AttachProperties, encode_attach_properties
+from blipmq.protocol.attach_properties import AttachProperties, encode_attach_properties
 from tools.bench.blipmq.connection import receive_frame
 from tools.bench.daemon import API_KEY, running_daemon
 from tools.bench.load.clients import Client, Go

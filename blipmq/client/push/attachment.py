@@ -17,8 +17,13 @@ from blipmq.client.source import Wanted
 from blipmq.client.topic import encoded
 from blipmq.errors import BlipMQError, ClientError, FramingError, Refused, SubscriptionEnded
 from blipmq.protocol import encoder
+from blipmq.protocol.attach_properties import (
+    AttachProperties,
+    Start,
+    StartKind,
+    encode_attach_properties,
+)
 from blipmq.protocol.frames import ACK, U64, Frame
-from blipmq.protocol.properties import AttachProperties, Start, StartKind, encode_attach_properties
 
 if TYPE_CHECKING:
     from blipmq.client.push.connection import PushConnection

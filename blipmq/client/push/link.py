@@ -32,13 +32,9 @@ from blipmq.errors import (
     WindowFull,
 )
 from blipmq.protocol import encoder
+from blipmq.protocol.attach_properties import AttachProperties, encode_attach_properties
 from blipmq.protocol.frames import PONG, U64, Frame
-from blipmq.protocol.properties import (
-    AttachProperties,
-    MessageProperties,
-    encode_attach_properties,
-    encode_message_properties,
-)
+from blipmq.protocol.properties import MessageProperties, encode_message_properties
 
 Redial = Callable[[str | None], Awaitable[Dialled]]
 """Connects again, to another broker than this one if there is any. Raises `ConnectionLost`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 
 from blipmq.protocol import encoder
+from blipmq.protocol.attach_properties import AttachProperties, encode_attach_properties
 from blipmq.protocol.frames import HEADER_BYTES, LENGTH_BYTES, NACK, TYPE_AT, U64
-from blipmq.protocol.properties import AttachProperties, encode_attach_properties
 from tools.bench.load import stream
 from tools.bench.load.server import Address
 from tools.bench.load.wire import Refused
