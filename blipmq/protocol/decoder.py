@@ -88,11 +88,6 @@ class Decoder:
         self._known: dict[bytes, bytes] | None = None
 
     @property
-    def buffered(self) -> int:
-        """Bytes received that no run or frame was made of yet."""
-        return self._end - self._start
-
-    @property
     def allocated(self) -> int:
         """Size of the receive buffer in bytes."""
         return len(self._buffer)

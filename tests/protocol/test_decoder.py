@@ -220,10 +220,3 @@ def test_the_largest_message_is_in_a_run_and_a_larger_one_is_not() -> None:
     assert isinstance(largest, Run)
     assert isinstance(larger, Frame)
     assert larger.length == LENGTH_MAX_PUBLISH + 1
-
-
-def test_what_waits_for_the_rest_of_its_frame_is_counted() -> None:
-    decoder = Decoder()
-    decode(decoder, [encoder.ping(1) + encoder.ping(2)[:5]])
-
-    assert decoder.buffered == 5
