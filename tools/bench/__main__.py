@@ -11,7 +11,6 @@ import click
 
 from tools.bench.blipmq.connection import connect
 from tools.bench.daemon import API_KEY, DidNotStart
-from tools.bench.directory import directory_option
 from tools.bench.load.clients import ClientFailed
 from tools.bench.load.runner import Pinning
 from tools.bench.load.server import Address
@@ -19,6 +18,7 @@ from tools.bench.load.wire import Refused
 from tools.bench.load.work import AHEAD_MESSAGES, WINDOW_MESSAGES, Miscounted
 from tools.bench.measure import NotPossible, Options, Row, measure
 from tools.bench.modes import MODES, Shape
+from tools.bench.options import directory_option, json_option
 from tools.bench.table import show
 
 ALL = "all"
@@ -126,7 +126,7 @@ def _cores(text: str) -> frozenset[int]:
 @click.option(
     "--python", help="An interpreter whose environment has the broker to measure.", hidden=True
 )
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @directory_option
 def main(
     modes: tuple[str, ...],

@@ -16,10 +16,11 @@ import click
 from tools.bench.blipmq.daemon_server import Daemon
 from tools.bench.blipmq.push import PushProtocol
 from tools.bench.daemon import API_KEY, running_daemon
-from tools.bench.directory import device_bytes, directory_option, log_directory, size_bytes
+from tools.bench.directory import device_bytes, log_directory, size_bytes
 from tools.bench.load.kinds import WireClients
 from tools.bench.load.runner import run
 from tools.bench.load.work import Guarantee, Work
+from tools.bench.options import directory_option, json_option, messages_alone_option, window_option
 from tools.bench.table import show
 
 POLICIES = ("always", "interval_ms:20", "none")
@@ -79,10 +80,10 @@ def measure(directory: Path, load: Load) -> Measured:
 @click.command()
 @click.option("--policy", "policies", multiple=True, default=POLICIES, show_default=True)
 @click.option("--size", "sizes", multiple=True, default=SIZES, show_default=True)
-@click.option("--window", default=256, show_default=True, help="Many in flight.")
+@window_option
 @click.option("--messages", default=200_000, show_default=True, help="With many in flight.")
-@click.option("--messages-alone", default=20_000, show_default=True, help="With one in flight.")
-@click.option("--json", "as_json", is_flag=True)
+@messages_alone_option
+@json_option
 @directory_option
 def main(
     policies: tuple[str, ...],

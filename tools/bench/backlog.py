@@ -21,8 +21,9 @@ import click
 from tools.bench.blipmq.connection import attach, connect
 from tools.bench.consumers import Consumer, consume
 from tools.bench.daemon import API_KEY, MeasuredDaemon, running_daemon
-from tools.bench.directory import directory_option, let_go_of_cache, log_directory, size_bytes
+from tools.bench.directory import let_go_of_cache, log_directory, size_bytes
 from tools.bench.load.clients import Client, Go, working
+from tools.bench.options import directory_option, fsync_policy_option, json_option, size_option
 from tools.bench.publishers import Publishers
 from tools.bench.table import Rows, show
 
@@ -246,13 +247,13 @@ def measure(directory: Path, fsync_policy: str, load: Load, *, cold: bool) -> Re
 @click.option("--messages", default=10_000_000, show_default=True, help="Of the backlog.")
 @click.option("--live-messages", default=1_000_000, show_default=True)
 @click.option("--subscriptions", default=1, show_default=True, type=click.IntRange(1, STEPS))
-@click.option("--size", default=256, show_default=True, help="Bytes of a body.")
-@click.option("--fsync-policy", default="always", show_default=True)
+@size_option
+@fsync_policy_option
 @click.option("--publishers", default=1, show_default=True)
 @click.option("--window", default=1000, show_default=True, help="Unconfirmed, of each publisher.")
 @click.option("--prefetch", default=5000, show_default=True, help="Unsettled, of each consumer.")
 @click.option("--cold", is_flag=True, help="Read from the disk, not from the kernel's cache.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @directory_option
 def main(
     messages: int,

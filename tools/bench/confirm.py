@@ -17,8 +17,15 @@ import click
 
 from tools.bench.blipmq.connection import attach, connect
 from tools.bench.daemon import API_KEY, running_daemon
-from tools.bench.directory import directory_option, log_directory
+from tools.bench.directory import log_directory
 from tools.bench.load.clients import Go, working
+from tools.bench.options import (
+    directory_option,
+    json_option,
+    messages_alone_option,
+    size_option,
+    window_option,
+)
 from tools.bench.publishers import Publishers, percentile
 from tools.bench.table import show
 
@@ -99,11 +106,11 @@ def measure(directory: Path, policy: str, load: Load) -> Measured:
 @click.command()
 @click.option("--policy", "policies", multiple=True, default=POLICIES, show_default=True)
 @click.option("--publishers", multiple=True, default=PUBLISHERS, show_default=True)
-@click.option("--size", default=256, show_default=True, help="Bytes of a body.")
-@click.option("--window", default=256, show_default=True, help="Many in flight, on each.")
+@size_option
+@window_option
 @click.option("--messages", default=500_000, show_default=True, help="With many in flight.")
-@click.option("--messages-alone", default=20_000, show_default=True, help="With one in flight.")
-@click.option("--json", "as_json", is_flag=True)
+@messages_alone_option
+@json_option
 @directory_option
 def main(
     policies: tuple[str, ...],

@@ -8,17 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import click
-
 _SECTORS_WRITTEN = 6
 _SECTOR_BYTES = 512
-
-directory_option = click.option(
-    "--directory",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=tempfile.gettempdir,
-    help="Where the log is put while it is measured; on the disk that is meant. [default: /tmp]",
-)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from blipmq.protocol.attach_properties import AttachProperties, encode_attach_pr
 from tools.bench.blipmq.connection import receive_frame
 from tools.bench.daemon import API_KEY, running_daemon
 from tools.bench.load.clients import Client, Go
+from tools.bench.options import json_option
 from tools.bench.table import show
 
 _LONG_MS = 3_600_000
@@ -145,7 +146,7 @@ def measure(name: str, connections: int, quiet_seconds: float) -> Measured:
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(list(KINDS)), default=KINDS)
 @click.option("--connections", default=10_000, show_default=True, help="Of each kind.")
 @click.option("--quiet-secs", default=10.0, show_default=True, help="How long they are silent.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def main(kinds: tuple[str, ...], connections: int, quiet_secs: float, as_json: bool) -> None:
     """Measure what idle connections cost."""
     rows = [measure(kind, connections, quiet_secs) for kind in kinds]

@@ -17,8 +17,9 @@ import click
 from tools.bench.blipmq.connection import attach, connect
 from tools.bench.consumers import Consumer, consume
 from tools.bench.daemon import API_KEY, MeasuredDaemon, running_daemon
-from tools.bench.directory import directory_option, let_go_of_cache, log_directory, size_bytes
+from tools.bench.directory import let_go_of_cache, log_directory, size_bytes
 from tools.bench.load.clients import Go, working
+from tools.bench.options import directory_option, fsync_policy_option, json_option, size_option
 from tools.bench.publishers import Publishers
 from tools.bench.table import show
 
@@ -109,10 +110,10 @@ def _look(daemon: MeasuredDaemon, messages: int, log: Path, *, cached: bool) -> 
 
 @click.command()
 @click.option("--messages", multiple=True, default=MESSAGES, show_default=True)
-@click.option("--size", default=256, show_default=True, help="Bytes of a body.")
-@click.option("--fsync-policy", default="always", show_default=True)
+@size_option
+@fsync_policy_option
 @click.option("--drain", is_flag=True, help="Count, in the end, what was recovered.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @directory_option
 def main(
     messages: tuple[int, ...],

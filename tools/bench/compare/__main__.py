@@ -26,7 +26,7 @@ from tools.bench.compare.report import (
 )
 from tools.bench.compare.rounds import Sample, alternate
 from tools.bench.compare.selection import Selection, choose
-from tools.bench.directory import directory_option
+from tools.bench.options import directory_option
 from tools.bench.table import Rows, show
 
 WORKS = tuple(each.name for each in catalogue(Path(tempfile.gettempdir())))

@@ -21,6 +21,7 @@ import click
 from tools.bench.guard.checkout import ROOT, NoBase, checked_out, find_base
 from tools.bench.guard.verdict import LOWEST, Compared, Side, Subject, take_turns
 from tools.bench.modes import MODES, Shape
+from tools.bench.options import json_option
 from tools.bench.table import show
 
 ROUNDS = 5
@@ -102,7 +103,7 @@ def line(compared: Compared, lowest: float) -> Line:
 @click.option("--client", "kinds", multiple=True, type=click.Choice(list(GUARDED)))
 @click.option("--total-messages", type=click.IntRange(1), help="Instead of each mode's own.")
 @click.option("--pin", help="Hold broker and clients to cores.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def main(
     base: str | None,
     rounds: int,
