@@ -86,7 +86,7 @@ class Terminals:
 
 
 @pytest.fixture
-def terminals(autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch) -> Terminals:
+def terminals(monkeypatch: pytest.MonkeyPatch) -> Terminals:
     terminals = Terminals()
     monkeypatch.setattr(trio, "open_tcp_stream", terminals.open_tcp_stream)
     return terminals
@@ -102,7 +102,9 @@ def shown() -> list[str]:
     return block.text.splitlines()
 
 
-async def test_the_subscriber_prints_what_the_publisher_sends(terminals: Terminals) -> None:
+async def test_the_subscriber_prints_what_the_publisher_sends(
+    terminals: Terminals, autojump_clock: trio.abc.Clock
+) -> None:
     subscriber, publisher, _ = programs()
     async with terminals.broker(new_disk()), terminals.running(subscriber):
         await terminals.run(publisher)
@@ -110,7 +112,7 @@ async def test_the_subscriber_prints_what_the_publisher_sends(terminals: Termina
 
 
 async def test_the_subscriber_gets_what_was_published_before_it_started(
-    terminals: Terminals,
+    terminals: Terminals, autojump_clock: trio.abc.Clock
 ) -> None:
     subscriber, publisher, _ = programs()
     async with terminals.broker(new_disk()):
@@ -120,7 +122,7 @@ async def test_the_subscriber_gets_what_was_published_before_it_started(
 
 
 async def test_the_subscriber_gets_what_it_missed_although_the_broker_restarted(
-    terminals: Terminals,
+    terminals: Terminals, autojump_clock: trio.abc.Clock
 ) -> None:
     subscriber, publisher, _ = programs()
     disk = new_disk()
