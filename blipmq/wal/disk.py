@@ -188,7 +188,7 @@ class Disk:
         os.truncate(self.directory / name, size)
 
     def rename(self, name: str, new: str) -> None:
-        """Give a file another name, that of no other file."""
+        """Give a file another name, at once; it takes the place of a file that had it."""
         (self.directory / name).rename(self.directory / new)
 
     def remove(self, name: str) -> None:

@@ -17,7 +17,7 @@ from blipmq.errors import LogError
 from blipmq.wal.backup import CHUNK_BYTES, copy_file, sync_directory
 from blipmq.wal.disk import Disk
 from blipmq.wal.encoding import encode
-from blipmq.wal.facts import Bytes, Checkpoint, RunRecord, Seen
+from blipmq.wal.facts import Bytes, Checkpoint, Continued, RunRecord, Seen
 from blipmq.wal.next_segment import NEXT_NAME
 from blipmq.wal.record import SEGMENT_HEADER_BYTES, segment_header
 from blipmq.wal.reserve import RESERVE_NAME
@@ -42,14 +42,16 @@ class Wanted:
 class Repair:
     """What is wrong with a log, and what its repair does.
 
-    `removed` are segments of which nothing can be used, `cut` those that lose bytes. A `checkpoint`
-    with this id is written into segment `last`, which is a new one if no other can be the last;
-    None: the one that is there stays.
+    `removed` are segments of which nothing can be used, `cut` those that lose bytes. Those that are
+    `unnamed` do not say any more which segment comes next, because another one does. A
+    `checkpoint` with this id is written into segment `last`, which is a new one if no other can be
+    the last; None: the one that is there stays.
     """
 
     scan: LogScan
     removed: tuple[int, ...]
     cut: tuple[int, ...]
+    unnamed: frozenset[int]
     last: int
     checkpoint_id: int
     checkpoint: Checkpoint | None
@@ -79,7 +81,7 @@ class Repair:
         if not self.needed:
             return False
         if not set(range(scan.state_from, scan.newest)) <= set(scan.found):
-            return scan.state_from != scan.last
+            return True
         later = (damage for damage in self.damages if damage.sequence >= scan.state_from)
         return any(damage.may_hold_settlements for damage in later)
 
@@ -101,6 +103,7 @@ def plan(scan: LogScan, state: State, reserve: int, progress: Progress = silent)
             first = max(record.first, state.kept_from(record.topic))
             kept_from.setdefault(record.topic, first)
     useless = {damage.sequence for damage in scan.damages if damage.useless}
+    useless |= {sequence for sequence, reader in scan.readers.items() if not reader.records}
     removed = useless & set(scan.found)
     if useless and scan.begun is not None:
         removed.add(scan.begun)
@@ -118,15 +121,34 @@ def plan(scan: LogScan, state: State, reserve: int, progress: Progress = silent)
     else:
         id_ = scan.facts[0][0]
         checkpoint = attrs.evolve(checkpoint, segments=segments, salts=salts, reserved=reserved)
+    last = scan.last or scan.newest + 1
     return Repair(
         scan,
         removed=tuple(sorted(removed)),
-        cut=tuple(sorted({damage.sequence for damage in scan.damages} - useless)),
-        last=scan.last or scan.newest + 1,
+        cut=tuple(sorted(_cut(scan, last) - useless)),
+        unnamed=frozenset(_unnamed(scan, last)),
+        last=last,
         checkpoint_id=id_,
         checkpoint=checkpoint if useless or scan.checkpoint is None else None,
         wanted_by={loss: _wanted(state, loss) for loss in scan.losses if loss.topic is not None},
     )
+
+
+def _cut(scan: LogScan, last: int) -> set[int]:
+    """Segments with damage, or with a tail that is only torn as long as the last one stays so."""
+    torn = {s for s, reader in scan.readers.items() if reader.torn and s != last}
+    return {damage.sequence for damage in scan.damages} | (torn if scan.damages else set())
+
+
+def _unnamed(scan: LogScan, last: int) -> Iterator[int]:
+    """Segments that name one that is lost, or another one than there is."""
+    reader = scan.readers.get(last)
+    if reader is not None and reader.continued is not None:
+        yield last
+    its_salt = None if reader is None else reader.salt
+    before = scan.readers.get(last - 1)
+    if before is not None and before.continued not in (None, Continued(last, its_salt or 0)):
+        yield last - 1
 
 
 def _wanted(state: State, loss: Loss) -> Wanted:
@@ -164,7 +186,9 @@ def carry_out(repair: Repair, disk: Disk, salt: int) -> None:
     from the beginning, with a new plan. Raises LogError.
     """
     try:
-        rewritten = set(repair.cut) | ({repair.last} if repair.checkpoint is not None else set())
+        rewritten = {*repair.cut, *(repair.unnamed - set(repair.removed))}
+        if repair.checkpoint is not None:
+            rewritten.add(repair.last)
         for sequence in sorted(rewritten):
             _write(disk, sequence, _content(repair, disk, sequence, salt))
         for sequence in repair.removed:
@@ -188,14 +212,11 @@ def _content(repair: Repair, disk: Disk, sequence: int, new_salt: int) -> Iterat
         return
     data = memoryview(disk.read(segment_name(sequence)))
     end = reader.kept_end
-    if sequence == repair.last and reader.continued_at is not None:
-        # What it names is lost.
-        end = reader.continued_at
+    if sequence in repair.unnamed and reader.continued_at is not None:
+        end = min(end, reader.continued_at)
     for damage in [*reader.damages, Damage(sequence, end, end, "")]:
-        yield from (
-            data[i : min(i + CHUNK_BYTES, damage.start)]
-            for i in range(at, damage.start, CHUNK_BYTES)
-        )
+        stop = min(damage.start, end)
+        yield from (data[i : min(i + CHUNK_BYTES, stop)] for i in range(at, stop, CHUNK_BYTES))
         at = max(at, damage.end)
 
 
@@ -210,5 +231,5 @@ def _write(disk: Disk, sequence: int, content: Iterator[Bytes]) -> None:
         file.sync()
     finally:
         file.close()
-    (disk.directory / _TEMPORARY).replace(disk.directory / segment_name(sequence))
+    disk.rename(_TEMPORARY, segment_name(sequence))
     disk.sync_directory()

@@ -19,7 +19,7 @@ from blipmq.protocol.frames import TOPIC_AT
 from blipmq.protocol.run import stored_run
 from blipmq.wal.continuation import Successor
 from blipmq.wal.disk import Disk
-from blipmq.wal.encoding import CONTINUED_BYTES, MOVED, RUN, decode
+from blipmq.wal.encoding import CONTINUED, CONTINUED_BYTES, MOVED, RUN, SYNCED, decode
 from blipmq.wal.facts import (
     Attempted,
     Checkpoint,
@@ -29,6 +29,7 @@ from blipmq.wal.facts import (
     Opened,
     RunRecord,
     Settled,
+    Synced,
     run_in,
 )
 from blipmq.wal.record import (
@@ -40,11 +41,13 @@ from blipmq.wal.record import (
     SEGMENT_HEADER_BYTES,
     parse_segment_header,
     records,
+    segment_header,
 )
 from blipmq.wal.salt import find_salt
 from blipmq.wal.search import SearchLimit, find_record
 from blipmq.wal.segment import is_torn, lacks_header, segment_name
 
+_CRC_BYTES: Final = SEGMENT_HEADER_BYTES - SEGMENT_HEADER.size
 MISSING: Final = "the segment is missing"
 
 
@@ -54,7 +57,8 @@ class Damage:
 
     `useless` says that nothing of the segment can be used, or that it is not there. `single` says
     that the bytes are one record; `run` is then what run it was, without data, and `no_run` that it
-    was none, when that can be told. `moved` says that the run came with a settlement.
+    was none, when that can be told. `moved` says that the run came with a settlement. `complete`
+    says that no more is gone than these bytes: there is a good record behind them.
     """
 
     sequence: int
@@ -66,6 +70,7 @@ class Damage:
     run: RunRecord | None = None
     no_run: bool = False
     moved: bool = False
+    complete: bool = False
 
     @property
     def name(self) -> str:
@@ -111,13 +116,15 @@ class SalvageReader:
 
     In the `last` segment of a log a torn tail is no damage: `torn` is how many bytes it has. Nor
     is it in another one when all that is torn is the record that names the `successor`. `salt`
-    is None when nothing of the segment can be used.
+    is None when nothing of the segment can be used; when the header does not say it, and it is
+    known which one is `expected`, it is that one or none.
     """
 
     disk: Disk
     sequence: int
     last: bool
     successor: Successor | None = None
+    expected: int | None = None
     size: int = 0
     written: int = 0
     """Where the zeros begin that reach to its end."""
@@ -130,8 +137,10 @@ class SalvageReader:
     salt: int | None = None
     checkpoint_end: int = SEGMENT_HEADER_BYTES
     """Where the first record ends, if it is a checkpoint."""
+    continued: Continued | None = None
+    """What the segment says of the next one."""
     continued_at: int | None = None
-    """Where the record stands that names the next segment."""
+    """Where the record stands that says it."""
     first_time_ms: int = 0
     last_time_ms: int = 0
     damages: list[Damage] = attrs.Factory(list)
@@ -177,9 +186,47 @@ class SalvageReader:
             self.torn = self.written
             return
         self._refuse_other_format(head)
-        self.salt = find_salt(data, self.sequence, self.written)
+        self.salt = self._find_salt(data)
+        if self.salt is not None:
+            sequence = self._sequence_of(data, head, self.salt)
+            if sequence != self.sequence:
+                self.salt = None
+                reason = f"{reason}, and this is segment {sequence} under another name"
         end = self.size if self.salt is None else SEGMENT_HEADER_BYTES
         yield self._damage(data, 0, end, reason, useless=self.salt is None)
+
+    def _find_salt(self, data: memoryview) -> int | None:
+        if self.expected is None:
+            return find_salt(data, self.sequence, self.written)
+        at = self._next_record(data, SEGMENT_HEADER_BYTES - 1, self.expected)
+        return None if at is None else self.expected
+
+    def _sequence_of(self, data: memoryview, head: bytes, salt: int) -> int:
+        """Which segment it is, whose header does not check, as far as anything in it says so."""
+        if head[SEGMENT_HEADER.size :] != segment_header(self.sequence, salt)[-_CRC_BYTES:]:
+            magic, _, _, sequence, _ = SEGMENT_HEADER.unpack_from(head)
+            if magic == MAGIC or head[-_CRC_BYTES:] == segment_header(sequence, salt)[-_CRC_BYTES:]:
+                return int(sequence)
+        at: int | None = SEGMENT_HEADER_BYTES
+        while at is not None:
+            end = at
+            for id_, body, end in records(data, at, salt):
+                if data[body] not in (SYNCED, CONTINUED):
+                    continue
+                with suppress(ValueError):
+                    for fact in decode(id_, data[body:end]):
+                        if isinstance(fact, Synced):
+                            return fact.segment
+                        if isinstance(fact, Continued):
+                            return fact.segment - 1
+            at = self._next_record(data, end, salt)
+        return self.sequence
+
+    def _next_record(self, data: memoryview, start: int, salt: int) -> int | None:
+        """Where behind the bad one at `start` the next good record begins, if that can be found."""
+        with suppress(SearchLimit):
+            return find_record(data, start + 1, self.written, salt)
+        return None
 
     def _refuse_other_format(self, head: bytes) -> None:
         """A segment that another version of the program wrote is not damaged."""
@@ -199,7 +246,7 @@ class SalvageReader:
                 try:
                     facts = decode(id_, data[body:end])
                 except ValueError as error:
-                    yield self._damage(data, self.end, end, str(error))
+                    yield self._damage(data, self.end, end, str(error), complete=True)
                 else:
                     self._note(facts, end)
                     for fact in facts:
@@ -217,7 +264,7 @@ class SalvageReader:
             if isinstance(fact, Checkpoint) and self.end == SEGMENT_HEADER_BYTES:
                 self.checkpoint_end = end
             if isinstance(fact, Continued):
-                self.continued_at = self.end
+                self.continued, self.continued_at = fact, self.end
             run = run_in(fact)
             if run is not None:
                 self.first_time_ms = self.first_time_ms or run.time_ms
@@ -236,11 +283,10 @@ class SalvageReader:
         if tail and self.successor is not None and self.successor.is_named_in(tail, start, salt):
             self.torn = written - start
             return
-        next_ = None
-        with suppress(SearchLimit):
-            next_ = find_record(data, start + 1, written, salt)
+        next_ = self._next_record(data, start, salt)
         end = self._damage_end(data, start) if next_ is None else next_
-        yield self._damage(data, start, end, "a record's checksum does not match")
+        reason = "a record's checksum does not match"
+        yield self._damage(data, start, end, reason, complete=next_ is not None)
 
     def _damage_end(self, data: memoryview, start: int) -> int:
         """Where a damage ends behind which there is no record; its own last bytes may be zeros."""
@@ -256,9 +302,16 @@ class SalvageReader:
         return self.written - self.torn
 
     def _damage(
-        self, data: memoryview, start: int, end: int, reason: str, *, useless: bool = False
+        self,
+        data: memoryview,
+        start: int,
+        end: int,
+        reason: str,
+        *,
+        useless: bool = False,
+        complete: bool = False,
     ) -> Damage:
-        damage = Damage(self.sequence, start, end, reason, useless)
+        damage = Damage(self.sequence, start, end, reason, useless, complete=complete)
         if start and not useless:
             damage = _recognised(data, damage)
         self.damages.append(damage)
@@ -278,8 +331,10 @@ def _recognised(data: memoryview, damage: Damage) -> Damage:
     id_, length, _ = RECORD_HEADER.unpack_from(data, start)
     body = start + RECORD_HEADER_BYTES
     stop = body + length
-    # The last record of a segment may be followed by zeros.
-    if length == 0 or stop > end or any(data[stop:end]):
+    if length == 0 or stop > end:
+        return damage
+    # The last record of a segment may be complete by zeros; elsewhere they were records, too.
+    if stop < end and (damage.complete or any(data[stop:end])):
         return damage
     payload = data[body:stop]
     run = _run(id_, payload) if payload[0] in (RUN, MOVED) else None

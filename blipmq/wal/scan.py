@@ -56,7 +56,7 @@ class Loss:
         bounds = []
         if self.last is not None:
             bounds.append(self.last - self.first + 1)
-        if self.topic is None and self.damage.size:
+        if self.topic is None and self.damage.complete:
             bounds.append(self.damage.size // _FRAME_MIN)
         return min(bounds, default=None)
 
@@ -139,7 +139,25 @@ class LogScan:
             older = [s for s in self.found if s <= self.last]
         else:
             older = [*self.checkpoint.segments, self.last]
-        return sorted({*older, *newer})
+        return sorted({*older, *newer, *self._gaps()})
+
+    def _gaps(self) -> dict[int, int]:
+        """Segments that are not there, and of which nothing says whether they are wanted.
+
+        That are those since the last readable checkpoint, and if it is not that of the last
+        segment, those that it wanted. The first and the last one of each gap.
+        """
+        gaps = {}
+        if self.checkpoint is None and self.state_from:
+            _, checkpoint = self.facts[0]
+            assert isinstance(checkpoint, Checkpoint)
+            gaps = {s: s for s in checkpoint.segments if s not in self.found}
+        first = self.state_from + 1
+        for sequence in self.found:
+            if first < sequence:
+                gaps[first] = sequence - 1
+            first = max(first, sequence + 1)
+        return gaps
 
     @property
     def torn_bytes(self) -> int:
@@ -155,24 +173,44 @@ class LogScan:
 
     def _read_facts(self) -> None:
         self._select()
+        while (other := self._stranger()) is not None and other[0] == self.last:
+            self.strangers[self.last] = other[1]
+            self.last, self.state_from, self.checkpoint = 0, 0, None
+            self.begun = self.lost = None
+            self._select()
+        if other is not None:
+            salts = {s: self._salt(s) for s in self._expected}
+            wrong = [s for s, salt in salts.items() if salt not in (None, self._expected[s])]
+            self.strangers.update(dict.fromkeys(wrong, other[1]))
+
+    @property
+    def _expected(self) -> dict[int, int]:
+        """The salts of older segments, as far as the last checkpoint knows them."""
         if self.checkpoint is None:
-            return
-        before = None
-        if self._salt(self.last - 1) is not None:
-            before = continued(self.disk, self.last - 1)
-        expected = dict(zip(self.checkpoint.segments, self.checkpoint.salts, strict=False))
-        salts = {s: salt for s in {*expected, self.last} if (salt := self._salt(s)) is not None}
-        if self.last not in salts:
-            return
-        if other := stranger(expected, salts, self.last, salts[self.last], before):
-            self.strangers[other[0]] = other[1]
-            if other[0] == self.last:
-                self.last, self.state_from, self.checkpoint = 0, 0, None
-                self.begun = self.lost = None
-                self._select()
-            else:
-                wrong = [s for s in expected if s in salts and salts[s] != expected[s]]
-                self.strangers.update(dict.fromkeys(wrong, other[1]))
+            return {}
+        # A checkpoint of an older log does not have them.
+        return dict(zip(self.checkpoint.segments, self.checkpoint.salts, strict=False))
+
+    def _stranger(self) -> tuple[int, str] | None:
+        """A segment that does not belong to the others, if there is one, and why."""
+        last_salt = self._salt(self.last)
+        if self.checkpoint is None or last_salt is None:
+            return None
+        salts = {s: salt for s in self._expected if (salt := self._salt(s)) is not None}
+        return stranger(self._expected, salts, self.last, last_salt, self._named_before())
+
+    def _named_before(self) -> Continued | None:
+        """What the segment before the last one says of its successor, once damage is cut out."""
+        before = self.last - 1
+        if self._salt(before) is None:
+            return None
+        found = continued(self.disk, before)
+        if found is None:
+            reader = SalvageReader(self.disk, before, last=False)
+            for _ in reader:
+                pass
+            found = reader.continued
+        return found
 
     def _salt(self, sequence: int) -> int | None:
         """None if it is not there, its header is damaged, or it may not be read."""
@@ -191,6 +229,11 @@ class LogScan:
                 continue
             reader = self._reader(sequence)
             its_facts = list(self._facts_of(reader))
+            if self.begun is not None and sequence == self.begun - 1 and reader.blank:
+                # None begins before the one before it is whole.
+                self.lost, self.begun, self.begun_bytes = self.begun, None, 0
+                reader = self._reader(sequence)
+                its_facts = list(self._facts_of(reader))
             if reader.blank and sequence == self.newest:
                 self.begun, self.begun_bytes = sequence, reader.torn
             if not reader.records:
@@ -198,7 +241,7 @@ class LogScan:
             if not self.last:
                 self.last = sequence
                 self._successor = Successor.of(self.disk, sequence)
-                self._look_for_lost()
+                self._look_for_lost(reader.continued)
             facts[:0] = its_facts
             if its_facts and isinstance(its_facts[0][1], Checkpoint):
                 self.state_from = sequence
@@ -209,14 +252,13 @@ class LogScan:
             assert isinstance(first, Checkpoint)
             self.checkpoint = first
 
-    def _look_for_lost(self) -> None:
-        named = continued(self.disk, self.last)
+    def _look_for_lost(self, named: Continued | None) -> None:
         if named is None:
             return
         if self.begun is not None:
             self.lost, self.begun, self.begun_bytes = self.begun, None, 0
         elif self.last == self.found[-1]:
-            self.lost = named.segment
+            self.lost = self.last + 1
 
     def _facts_of(self, reader: SalvageReader) -> Iterator[tuple[int, Fact]]:
         for item in reader:
@@ -232,7 +274,8 @@ class LogScan:
         """A torn tail may be in the newest segment, or before one that was only begun."""
         last = sequence == self.newest or (self.begun == self.newest and sequence == self.begun - 1)
         successor = self._successor if sequence == self.last - 1 and not last else None
-        return SalvageReader(self.disk, sequence, last, successor)
+        expected = self._expected.get(sequence)
+        return SalvageReader(self.disk, sequence, last, successor, expected)
 
     def runs(self, progress: Progress = silent) -> Iterator[RunRecord]:
         """Every run, in order; its data is valid until the next one is asked for.
@@ -251,9 +294,16 @@ class LogScan:
             except FileNotFoundError:
                 if sequence in self.found and sequences(self.disk.names())[-1:] != self.found[-1:]:
                     continue
-                self._damaged(Damage(sequence, 0, 0, MISSING, useless=True))
+                self._damaged(Damage(sequence, 0, 0, self._missing(sequence), useless=True))
             except OSError as error:
                 raise NoLog(f"{error.filename}: {error.strerror}") from None
+
+    def _missing(self, sequence: int) -> str:
+        last = self._gaps().get(sequence)
+        if last is None or (self.begun is not None and last == self.begun - 1):
+            return MISSING
+        which = MISSING if last == sequence else f"the segments up to {last} are missing"
+        return f"{which}, and whether that was wanted is not known"
 
     def _runs_of(self, reader: SalvageReader, progress: Progress) -> Iterator[RunRecord]:
         done = 0

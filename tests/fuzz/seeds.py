@@ -133,6 +133,20 @@ def _recovery() -> Iterator[bytes]:
     yield bytes((0, 9, 0, 0, 1, 12, 1, 9, 0, 1, 2, 6, 1))
 
 
+def _repair() -> Iterator[bytes]:
+    opened, published, settled = b"\5\0\1", b"\0\0\3\x5e", b"\7\1\1\1\2\2"
+    rolled, moved, synced, restarted = b"\x0e\0\1", b"\x0a\0\1\2\x41", b"\x0d\0", b"\x0f\0"
+    segment = [opened, published, moved, synced, published, settled, published]
+    steps = [*segment, rolled, *segment, restarted, *segment]
+    log = b"\0" + bytes((len(steps),)) + b"".join(steps)
+    for kind in range(12):
+        for which in (0, 1, 5, 2):
+            one = bytes((kind, which)) + b"\x60\0\x40"
+            yield log + b"\0" + one
+            yield log + b"\2" + one + bytes((kind * 5 % 12, 1)) + b"\x20\0\xff\0\2\x10\0\1"
+            yield log + b"\0" + one + log + b"\2"
+
+
 def _config() -> Iterator[bytes]:
     toml = b'port = 1\nwal_path = "w"\n[limits]\nmax_topics = 5\n[wal]\nsegment_bytes = 65536\n'
     yaml = b"port: 1\nallowed_api_keys: [a, b]\nlimits: {max_topics: 5}\nwal:\n  reserve_bytes: 0\n"
@@ -152,6 +166,7 @@ def main() -> None:
         "properties": _properties(),
         "session": _session(),
         "recovery": _recovery(),
+        "repair": _repair(),
         "config": _config(),
     }
     for target, inputs in made.items():

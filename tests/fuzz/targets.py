@@ -10,7 +10,7 @@ from typing import Final, cast
 from hypothesis import strategies as st
 
 CORPUS: Final = Path(__file__).parent / "corpus"
-TARGETS: Final = ("decoding", "properties", "session", "recovery", "config")
+TARGETS: Final = ("decoding", "properties", "session", "recovery", "repair", "config")
 _INPUT_MAX: Final = 400
 
 

@@ -35,6 +35,7 @@ def test_inputs_like_those_of_the_corpus_are_dealt_with(target: str, data: st.Da
         ("properties", "tests.fuzz.properties.routing"),
         ("session", "blipmq.broker.output.Output.drop"),
         ("recovery", "blipmq.wal.recovery.Recovery._cut"),
+        ("repair", "blipmq.wal.scan.LogScan._look_for_lost"),
     ],
 )
 def test_what_is_left_out_is_found(

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import pytest
 
 from blipmq.errors import LogError
-from blipmq.wal.facts import Checkpoint, Closed, Opened, Settled, SubscriptionState, UnsettledRange
+from blipmq.wal.facts import (
+    Checkpoint,
+    Closed,
+    Continued,
+    Opened,
+    Settled,
+    SubscriptionState,
+    UnsettledRange,
+)
+from blipmq.wal.log import Log
 from blipmq.wal.record import segment_header
 from blipmq.wal.repair import carry_out, save_copy
 from tests.wal.directories import (
@@ -23,9 +33,20 @@ from tests.wal.directories import (
     state,
     two_segments,
 )
-from tests.wal.logs import FIRST, LAST, all_wanted, append, begin, none_wanted, run
+from tests.wal.logs import (
+    CHECKPOINT,
+    FIRST,
+    LAST,
+    all_wanted,
+    append,
+    begin,
+    none_wanted,
+    records_of,
+    run,
+)
 
 THIRD = "0000000000000003.wal"
+FOURTH = "0000000000000004.wal"
 
 
 @pytest.fixture
@@ -331,3 +352,158 @@ def test_a_segment_of_another_log_is_removed(path: Path, name: str) -> None:
     repaired(path)
     assert starts(path)
     assert name not in contents(path)
+
+
+# Several damages
+
+
+def four_segments(path: Path) -> Path:
+    """A log whose segments all have messages that are wanted, numbers 1, 2, 3, 4."""
+    log = begin(QuickDisk(path))
+    for number in range(1, 5):
+        append(log, run(number), Settled(7, 11, 11), next_number=number + 1)
+        if number < 4:
+            log.roll(CHECKPOINT, number + 1, all_wanted)
+    log.close()
+    return path
+
+
+def missing(path: Path) -> list[tuple[int, int | None]]:
+    """Between which numbers messages are said to be lost."""
+    return [(loss.first, loss.last) for loss in planned(path).losses]
+
+
+def test_garbage_behind_the_name_of_a_lost_segment_does_not_hide_it(path: Path) -> None:
+    begin(QuickDisk(path)).close()
+    (path / THIRD).write_bytes(bytes(400))
+    (path / LAST).write_bytes((path / LAST).read_bytes() + bytes(range(1, 100)))
+    repaired(path)
+    assert starts(path)
+    assert not planned(path).needed
+
+
+def test_a_segment_of_which_no_record_is_left_is_removed(tmp_path: Path) -> None:
+    begin(QuickDisk(tmp_path)).close()
+    change(tmp_path, FIRST, 60)
+    assert repaired(tmp_path).removed == (1,)
+    assert starts(tmp_path)
+    assert not planned(tmp_path).needed
+
+
+def test_a_checkpoint_is_not_missed_when_the_segments_before_it_are_lost(tmp_path: Path) -> None:
+    path = four_segments(tmp_path)
+    for name in (LAST, THIRD):
+        (path / name).unlink()
+    change(path, FOURTH, 60)
+    assert missing(path) == [(2, 3)]
+    repaired(path)
+    assert found(path).numbers == [1, 4]
+
+
+def test_settlements_are_lost_with_a_last_segment_that_does_not_follow_on(tmp_path: Path) -> None:
+    path = four_segments(tmp_path)
+    for name in (LAST, THIRD):
+        (path / name).unlink()
+    (path / FOURTH).write_bytes(b"not a segment" * 10)
+    assert planned(path).settlements_lost
+
+
+def test_what_was_cut_off_is_not_counted_by_the_bytes_that_are_left(tmp_path: Path) -> None:
+    path = four_segments(tmp_path)
+    (path / LAST).write_bytes((path / LAST).read_bytes()[:5])
+    (loss,) = planned(path).losses
+    assert (loss.first, loss.last, loss.messages_max) == (2, 2, 1)
+
+
+def test_a_zeroed_stretch_of_many_records_is_not_taken_for_the_first_of_them(
+    tmp_path: Path,
+) -> None:
+    log = begin(QuickDisk(tmp_path))
+    append(log, run(1, body=b"\0" * 600), run(2), run(3), next_number=4)
+    log.close()
+    spans = records(tmp_path, FIRST)
+    change(tmp_path, FIRST, spans[1][1] - 500, bytes(500 + spans[2][1] - spans[2][0]))
+    assert missing(tmp_path) == [(1, 2)]
+
+
+def test_a_name_that_was_torn_is_cut_when_the_checkpoint_that_it_is_of_changes(
+    tmp_path: Path,
+) -> None:
+    path = four_segments(tmp_path)
+    (path / THIRD).write_bytes((path / THIRD).read_bytes()[:-3])
+    assert not planned(path).needed
+    change(path, FOURTH, 60)
+    repaired(path)
+    assert found(path).numbers == [1, 2, 3, 4]
+    assert not planned(path).needed
+
+
+def test_what_is_left_of_two_logs_is_of_one_of_them(tmp_path: Path) -> None:
+    path, other = four_segments(tmp_path / "log"), tmp_path / "other"
+    log = begin(QuickDisk(other))
+    for number in (8, 9):
+        append(log, run(number, 1, b"other"), next_number=number + 1)
+        log.roll(CHECKPOINT, number + 1, all_wanted)
+    log.close()
+    foreign = contents(other)
+    for name in (FIRST, THIRD):
+        (path / name).write_bytes(_salted(foreign[name]))
+    (path / FOURTH).unlink()
+    repaired(path)
+    assert starts(path)
+    topics = {run.topic for run in found(path).runs}
+    assert len(topics) < 2
+
+
+def _salted(segment: bytes) -> bytes:
+    """The segment with a salt of its own."""
+    sequence = int.from_bytes(segment[16:24], "little")
+    content = segment_header(sequence, 99)
+    for start, end in records_of(segment):
+        head, payload = segment[start : start + 12], segment[start + 16 : end]
+        crc = zlib.crc32(payload, zlib.crc32(head, 99))
+        content += head + crc.to_bytes(4, "little") + payload
+    return content
+
+
+@pytest.mark.parametrize("at", [0, 12, 16, 28])
+def test_a_copy_of_another_segment_is_not_taken_for_the_one_it_replaced(
+    tmp_path: Path, at: int
+) -> None:
+    path = four_segments(tmp_path)
+    (path / LAST).write_bytes((path / THIRD).read_bytes())
+    change(path, LAST, at)
+    change(path, FOURTH, 60)
+    repaired(path)
+    assert found(path).numbers == [1, 3, 4]
+
+
+def test_a_segment_that_names_an_older_one_has_lost_the_next(tmp_path: Path) -> None:
+    path = four_segments(tmp_path)
+    log = Log.open(QuickDisk(path), 1 << 20, lambda: 9)
+    log.recover()
+    list(log.runs())
+    log.roll(CHECKPOINT, 5, all_wanted)
+    append(log, Continued(2, 9))
+    log.close()
+    assert not starts(path)
+    assert [damage.reason for damage in repaired(path).damages] == ["the segment is missing"]
+    assert found(path).numbers == [1, 2, 3, 4]
+
+
+def test_a_segment_whose_first_sector_is_lost_is_read_when_the_next_one_is_empty(
+    tmp_path: Path,
+) -> None:
+    path = four_segments(tmp_path)
+    log = Log.open(QuickDisk(path), 1 << 20, lambda: 9)
+    log.recover()
+    list(log.runs())
+    log.roll(CHECKPOINT, 5, all_wanted)
+    append(log, run(5, 9, body=b"x" * 200), run(14), next_number=15)
+    log.roll(CHECKPOINT, 15, all_wanted)
+    log.close()
+    (path / "0000000000000006.wal").write_bytes(b"")
+    change(path, "0000000000000005.wal", 0, bytes(512))
+    repaired(path)
+    assert found(path).numbers == [1, 2, 3, 4, 14]
+    assert not planned(path).needed
