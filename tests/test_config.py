@@ -239,6 +239,32 @@ class TestRefusals:
             ("bind_addr = 5", "bind_addr: expected a string, found 5"),
             ('bind_addr = ""', "bind_addr: expected a string that is not empty, found ''"),
             ('wal_path = "a\\u0000b"', "wal_path: expected a string, found 'a\\x00b'"),
+            (
+                "limits.max_topics = 9223372036854775808",
+                "limits.max_topics: expected an integer from 1 to 9223372036854775807, found 92233",
+            ),
+            (
+                f"shutdown.drain_timeout_ms = {10**400}",
+                "shutdown.drain_timeout_ms: expected an integer from 0 to 9223372036854775807, "
+                "found a number of 1329 bits",
+            ),
+            (
+                'tracing.endpoint = "http://[::1"',
+                "tracing.endpoint: expected a URL, such as http://127.0.0.1:4318/v1/traces",
+            ),
+            (
+                'tracing.endpoint = "http://localhost:65536/"',
+                "tracing.endpoint: expected a URL, such as http://127.0.0.1:4318/v1/traces",
+            ),
+            (
+                'websocket.allowed_origins = ["https://ex\u00e4mple.com"]',
+                "websocket.allowed_origins: expected a list of origins",
+            ),
+            (
+                'admin.allowed_keys = ["0123456789abcdef\\n"]',
+                "admin.allowed_keys: expected keys that fit into a header of HTTP, found a control "
+                "character, or space at an end, at place 1",
+            ),
             ("retry_backoff_ms = 0", "retry_backoff_ms: expected an integer, 1 or more, found 0"),
             ("fsync_policy = 64", "fsync_policy: expected always, every_n:<n>, "),
             ('fsync_policy = "every_n:0"', "fsync_policy: expected always, every_n:<n>, "),
@@ -365,6 +391,12 @@ class TestRefusals:
 
     def test_a_key_that_is_not_utf_8_is_refused(self) -> None:
         assert "at place 2" in refusal(None, BLIPMQ_ALLOWED_API_KEYS="good,\udcff")
+
+    def test_a_text_that_is_not_utf_8_is_refused(self, tmp_path: Path) -> None:
+        file = written(tmp_path, 'wal_path: "\\ud800"\n', "a.yaml")
+        assert refusal(file) == f"{file}: wal_path: expected a string of UTF-8, found '\\ud800'"
+        of_variable = refusal(None, BLIPMQ_BIND_ADDR="\udcff")
+        assert of_variable.endswith("expected a string of UTF-8, found '\\udcff'")
 
     def test_a_syntax_error_in_yaml_does_not_quote_the_line(self, tmp_path: Path) -> None:
         text = refusal(written(tmp_path, 'allowed_api_keys: ["sesame" "x"]\n', "a.yaml"))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Final, Literal, get_args, get_origin, get_type_hints
+from typing import Final, Literal, TypeGuard, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import attrs
 import cattrs
@@ -20,6 +21,9 @@ from blipmq.wal.policy import FsyncPolicy
 _MAX_API_KEY_BYTES: Final = 65_535  # AUTH carries its length in 16 bits
 
 _ADMIN_KEY_BYTES_MIN: Final = 16
+_INTEGER_MAX: Final = 2**63 - 1
+_INTEGER_BITS_SHOWN: Final = 64
+"""Of longer ones nobody wants to see the digits, and Python does not show all that there are."""
 
 _RANGES: Final[dict[str, tuple[int, int | None]]] = {
     "port": (0, 65_535),
@@ -58,6 +62,8 @@ def describe(value: object) -> str:
             return "nothing"
         case bool():
             return str(value).lower()
+        case int() if value.bit_length() > _INTEGER_BITS_SHOWN:
+            return f"a number of {value.bit_length()} bits"
         case dict():
             return "a table"
         case list():
@@ -85,7 +91,9 @@ def _check(key: str, its_type: type) -> Check:
     if get_origin(its_type) is tuple:
         if key == "websocket.allowed_origins":
             return _origins
-        return _keys(_ADMIN_KEY_BYTES_MIN if key == "admin.allowed_keys" else 1)
+        if key == "admin.allowed_keys":
+            return _keys(_ADMIN_KEY_BYTES_MIN, in_header=True)
+        return _keys(1)
     if key == "websocket.path":
         return _path
     if key == "tracing.endpoint":
@@ -108,7 +116,9 @@ def _integer(least: int, most: int | None) -> Check:
         # bool is a subclass of int, and no number to a user
         if isinstance(value, bool) or not isinstance(value, int):
             raise _expected(expected, value)
-        if value < least or (most is not None and value > most):
+        if value > (most or _INTEGER_MAX):
+            raise _expected(f"an integer from {least} to {most or _INTEGER_MAX}", value)
+        if value < least:
             raise _expected(expected, value)
         return value
 
@@ -122,9 +132,17 @@ def _ratio(value: object, _: object) -> float:
 
 
 def _http_url(value: object, _: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"https?://[!-~]+", value):
+    if not isinstance(value, str) or not _is_http_url(value):
         raise _expected("a URL, such as http://127.0.0.1:4318/v1/traces", value)
     return value
+
+
+def _is_http_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return bool(re.fullmatch(r"https?://[!-~]+", value) and parts.hostname and parts.port != 0)
+    except ValueError:  # of a port that is none, or half of an address
+        return False
 
 
 def _one_of(choices: tuple[str, ...]) -> Check:
@@ -145,7 +163,18 @@ def _boolean(value: object, _: object) -> bool:
 def _text(value: object, _: object) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise _expected("a string", value)
+    if not _is_unicode(value):
+        raise _expected("a string of UTF-8", value)
     return value
+
+
+def _is_unicode(value: str) -> bool:
+    """Whether it can be encoded: half a pair of surrogates cannot, nor what was no UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text_not_empty(value: object, its_type: object) -> str:
@@ -160,7 +189,7 @@ def _fsync_policy(value: object, _: object) -> FsyncPolicy:
     return FsyncPolicy.parse(value)
 
 
-def _keys(least_bytes: int) -> Check:
+def _keys(least_bytes: int, *, in_header: bool = False) -> Check:
     expected = f"a list of strings of {least_bytes} to {_MAX_API_KEY_BYTES} bytes"
 
     def check(value: object, _: object) -> tuple[str, ...]:
@@ -169,16 +198,26 @@ def _keys(least_bytes: int) -> Check:
         for place, key in enumerate(value, start=1):
             if not _is_key(key, least_bytes):
                 raise ValueError(f"expected {expected}, found another value at place {place}")
+            if in_header and not _fits_header(key):
+                raise ValueError(
+                    "expected keys that fit into a header of HTTP, "
+                    f"found a control character, or space at an end, at place {place}"
+                )
         return tuple(value)
 
     return check
 
 
-def _is_key(value: object, least_bytes: int) -> bool:
-    try:
-        return isinstance(value, str) and least_bytes <= len(value.encode()) <= _MAX_API_KEY_BYTES
-    except UnicodeEncodeError:  # what a variable that is not UTF-8 is read as
-        return False
+def _is_key(value: object, least_bytes: int) -> TypeGuard[str]:
+    return (
+        isinstance(value, str)
+        and _is_unicode(value)
+        and least_bytes <= len(value.encode()) <= _MAX_API_KEY_BYTES
+    )
+
+
+def _fits_header(value: str) -> bool:
+    return value == value.strip() and not re.search(r"[\x00-\x1f\x7f]", value)
 
 
 def _path(value: object, _: object) -> str:
@@ -193,11 +232,15 @@ def _origins(value: object, _: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise _expected(expected, value)
     for origin in value:
-        if not isinstance(origin, str) or not (
-            origin in ("*", "null") or _ORIGIN.fullmatch(origin)
-        ):
+        if origin not in ("*", "null") and not _is_origin(origin):
             raise _expected(expected, origin)
     return tuple(origin.lower() for origin in value)
+
+
+def _is_origin(value: object) -> bool:
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        return False
+    return _ORIGIN.fullmatch(value) is not None
 
 
 def contradictions(config: Config) -> Iterator[tuple[str, str]]:

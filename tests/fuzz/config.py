@@ -7,8 +7,11 @@ into a variable of the environment.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, get_type_hints
+
+import attrs
 
 from blipmq.config import Config, environment_variable, load_config, settings
 from blipmq.errors import ConfigError
@@ -35,4 +38,18 @@ def check(data: bytes) -> None:
         except ConfigError:
             return
     assert isinstance(found, Config)
-    assert "\0" not in found.wal_path
+    assert b"\0" not in found.wal_path.encode()
+    for value in _values(found):
+        assert not isinstance(value, str) or value == value.encode().decode()
+        assert not isinstance(value, int) or -1 < value < 2**63
+
+
+def _values(settings: object) -> Iterator[object]:
+    if attrs.has(type(settings)):
+        for name in get_type_hints(type(settings)):
+            yield from _values(getattr(settings, name))
+    elif isinstance(settings, tuple):
+        for item in settings:
+            yield from _values(item)
+    else:
+        yield settings

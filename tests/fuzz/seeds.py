@@ -155,6 +155,9 @@ def _config() -> Iterator[bytes]:
     yield b"\1a: &a [1]\nb: *a\n<<: {c: 1}\n? x\n: 2001-01-01\n"
     for text in (b"!!int ''", b"!!bool 7", b"!!timestamp 7", b"!!float ''", b"!!set {a}", b".inf"):
         yield b"\1port: " + text
+    for text in (b'wal_path: "\\ud800"', b"limits: {max_topics: 0x" + b"f" * 40 + b"}"):
+        yield b"\1" + text
+    yield b'\0[tracing]\nendpoint = "http://["'
     for variable in range(8):
         yield bytes((0x80, variable, 1)) + b"7" + toml
 
