@@ -82,7 +82,7 @@ RUNS ?= 1000
 simulate: $(READY)  ## the whole broker on simulated disk, network and clock: SEED=7 RUNS=1000
 	$(BIN)/python -m tests.simulation --seed $(SEED) --runs $(RUNS) $(SIMULATE_OPTIONS)
 
-FUZZ := decoding properties session recovery repair config
+FUZZ := decoding properties session recovery repair config tracing http websocket
 FUZZ_READY := $(VENV)/.ready-fuzz
 FUZZ_SECONDS ?= 60
 

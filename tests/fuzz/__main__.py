@@ -16,10 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
+import coverage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import seed as seeded
 
-from tests.fuzz.targets import CORPUS, TARGETS, check_of, inputs
+from tests.fuzz.targets import TARGETS, check_of, corpus, inputs, keep
 
 _ROUND = 500
 """So many inputs without coverage are tried before the clock is looked at again."""
@@ -37,8 +38,14 @@ _INPUT_MAX = 4096
     help="Where what fails is kept.",
 )
 @click.option("--input", "file", type=click.Path(exists=True, path_type=Path), help="Run this one.")
-def main(target: str, seconds: int, seed: int | None, findings: Path, file: Path | None) -> None:
+@click.option("--minimise", is_flag=True, help="Make the corpus of what covers more; run nothing.")
+def main(
+    target: str, seconds: int, seed: int | None, findings: Path, file: Path | None, minimise: bool
+) -> None:
     """Hold one target against any input, for some time."""
+    if minimise:
+        _minimise(target, _grown(findings, target))
+        return
     if file is not None:
         check_of(target)(file.read_bytes())
         return
@@ -48,6 +55,39 @@ def main(target: str, seconds: int, seed: int | None, findings: Path, file: Path
     else:
         click.echo("atheris is not installed (pip install 'blipmq[fuzz]'): not guided by coverage")
         _unguided(target, seconds, seed, findings)
+
+
+def _grown(findings: Path, target: str) -> Path:
+    """Where atheris keeps what covers more."""
+    return findings / f"{target}-corpus"
+
+
+def _minimise(target: str, grown: Path) -> None:
+    """Keep of the corpus, and of what has grown since, the short ones that together cover all."""
+    check = check_of(target)
+    known = corpus(target)
+    found = [path.read_bytes() for path in grown.iterdir()] if grown.exists() else []
+    covered: set[object] = set()
+    kept = []
+    for data in sorted({*known, *found}, key=len):
+        arcs = _arcs(check, data)
+        if not arcs <= covered:
+            covered |= arcs
+            kept.append(data)
+    keep(target, kept)
+    click.echo(f"{target}: {len(kept)} inputs kept, there were {len(known)} and {len(found)} found")
+
+
+def _arcs(check: Callable[[bytes], None], data: bytes) -> set[object]:
+    """Which line of the package came after which."""
+    measuring = coverage.Coverage(
+        data_file=None, config_file=False, branch=True, source_pkgs=["blipmq"]
+    )
+    measuring.set_option("run:disable_warnings", ["module-not-measured", "no-data-collected"])
+    with measuring.collect():
+        check(data)
+    measured = measuring.get_data()
+    return {(file, arc) for file in measured.measured_files() for arc in measured.arcs(file) or ()}
 
 
 def _guided(target: str, seconds: int, seed: int | None, findings: Path) -> None:
@@ -61,9 +101,11 @@ def _guided(target: str, seconds: int, seed: int | None, findings: Path) -> None
     ]
     if seed is not None:
         options.append(f"-seed={seed}")
-    grown = findings / f"{target}-corpus"
+    grown = _grown(findings, target)
     grown.mkdir(exist_ok=True)
-    atheris.Setup([sys.argv[0], *options, str(grown), str(CORPUS / target)], check)
+    for data in corpus(target):
+        (grown / hashlib.sha1(data).hexdigest()).write_bytes(data)  # noqa: S324, as libFuzzer does
+    atheris.Setup([sys.argv[0], *options, str(grown)], check)
     atheris.Fuzz()
 
 

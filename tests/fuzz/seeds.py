@@ -6,7 +6,6 @@ something happens. What was found since stands beside them.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 from blipmq.protocol import encoder
@@ -21,7 +20,10 @@ from blipmq.protocol.frames import (
     TYPES_V2,
 )
 from blipmq.protocol.properties import DeadLetter, MessageProperties, encode_message_properties
-from tests.fuzz.targets import CORPUS
+from tests.fuzz.http import METHODS, PATHS
+from tests.fuzz.targets import corpus, keep
+from tests.fuzz.tracing import SAMPLED
+from tests.fuzz.websocket import HANDSHAKE
 from tests.golden.player import scenarios
 
 COMMIT, FAIL, PASS_TIME, RESTART, LEAVE = 0x30, 0x34, 0x36, 0x3A, 0x3B
@@ -162,8 +164,35 @@ def _config() -> Iterator[bytes]:
         yield bytes((0x80, variable, 1)) + b"7" + toml
 
 
+def _tracing() -> Iterator[bytes]:
+    for kind in range(0, 256, 37):
+        yield bytes((kind, 3)) + b"abc" + bytes((1, 4)) + b"abcd" + bytes((6, 20, 0x30, 0))
+        yield bytes((3, 55)) + SAMPLED.encode() + bytes((kind, 1, 2, 0x41))
+
+
+def _http() -> Iterator[bytes]:
+    paths = [(path, b"\1" * ("{}" in PATHS[path])) for path in range(len(PATHS))]
+    for method in range(len(METHODS)):
+        for asked in (b"\0", b"\1\0\0", b"\2\4\3\x10\1"):
+            plain = [bytes((method, path)) + id_ + asked for path, id_ in paths]
+            yield b"".join(each + b"\0\0" for each in plain)
+            yield b"".join(each + b"\2\0\0\1\1\0" for each in plain)
+    yield b"\xc0\0\7/api/\xff\0\3a=%\0\0"
+    yield b"\x21\x0a\0\4[[[[\0"
+
+
+def _websocket() -> Iterator[bytes]:
+    greeted = b"\x82\x40"
+    for head in (0x82, 0x81, 0x02, 0x80, 0x88, 0x89, 0x8A, 0xC2, 0x8F):
+        for how in (0, 4, 8, 0x10, 0x20, 0x80):
+            one = bytes((head, how, 2, 3, 0xE8)) + b"\7" * (how == 0x20)
+            yield b"\0\2" + greeted + one + b"\x0c\1" + one
+    for at in range(0, len(HANDSHAKE), 10):
+        yield bytes((1, at, 2, 2)) + b"\xff:\1" + greeted
+
+
 def main() -> None:
-    """Write them, each named by its digest."""
+    """Add them to what is kept."""
     made = {
         "decoding": _decoding(),
         "properties": _properties(),
@@ -171,13 +200,12 @@ def main() -> None:
         "recovery": _recovery(),
         "repair": _repair(),
         "config": _config(),
+        "tracing": _tracing(),
+        "http": _http(),
+        "websocket": _websocket(),
     }
     for target, inputs in made.items():
-        directory = CORPUS / target
-        directory.mkdir(parents=True, exist_ok=True)
-        for data in inputs:
-            name = hashlib.sha256(data).hexdigest()[:16]
-            (directory / name).write_bytes(data)
+        keep(target, [*corpus(target), *inputs])
 
 
 if __name__ == "__main__":

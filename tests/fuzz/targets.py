@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Final, cast
@@ -10,7 +11,17 @@ from typing import Final, cast
 from hypothesis import strategies as st
 
 CORPUS: Final = Path(__file__).parent / "corpus"
-TARGETS: Final = ("decoding", "properties", "session", "recovery", "repair", "config")
+TARGETS: Final = (
+    "decoding",
+    "properties",
+    "session",
+    "recovery",
+    "repair",
+    "config",
+    "tracing",
+    "http",
+    "websocket",
+)
 _INPUT_MAX: Final = 400
 
 
@@ -20,9 +31,23 @@ def check_of(target: str) -> Callable[[bytes], None]:
     return cast("Callable[[bytes], None]", module.check)
 
 
-def corpus(target: str) -> list[Path]:
+def _file(target: str) -> Path:
+    return CORPUS / f"{target}.txt"
+
+
+def corpus(target: str) -> list[bytes]:
     """Its inputs, those first that are the shortest."""
-    return sorted((CORPUS / target).iterdir(), key=lambda path: (path.stat().st_size, path.name))
+    return [base64.b64decode(line) for line in _file(target).read_text().splitlines()]
+
+
+def keep(target: str, kept: Iterable[bytes]) -> None:
+    """Have these as its corpus: one on each line, in base64."""
+    lines = (base64.b64encode(data).decode() for data in sorted(set(kept), key=_by_length))
+    _file(target).write_text("".join(f"{line}\n" for line in lines))
+
+
+def _by_length(data: bytes) -> tuple[int, bytes]:
+    return len(data), data
 
 
 @st.composite
@@ -37,7 +62,7 @@ def _edited(draw: st.DrawFn, data: st.SearchStrategy[bytes]) -> bytes:
 
 def inputs(target: str) -> st.SearchStrategy[bytes]:
     """Any bytes; what the corpus has, changed; and two of those in a row."""
-    kept = st.sampled_from([path.read_bytes() for path in corpus(target)])
+    kept = st.sampled_from(corpus(target))
     edited = _edited(kept)
     joined = st.tuples(edited, edited).map(b"".join)
     return st.binary(max_size=_INPUT_MAX) | edited | joined

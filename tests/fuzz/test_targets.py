@@ -11,13 +11,13 @@ from tests.fuzz.targets import TARGETS, check_of, corpus, inputs
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_all_of_the_corpus_is_dealt_with(target: str) -> None:
-    check, paths = check_of(target), corpus(target)
-    assert paths
-    for path in paths:
+    check, inputs_ = check_of(target), corpus(target)
+    assert inputs_
+    for line, data in enumerate(inputs_, start=1):
         try:
-            check(path.read_bytes())
+            check(data)
         except Exception as error:
-            error.add_note(f"the input is {path}")
+            error.add_note(f"the input is on line {line} of the corpus of {target}")
             raise
 
 
@@ -44,4 +44,4 @@ def test_what_is_left_out_is_found(
     check = check_of(target)
     monkeypatch.setattr(broken, lambda *_: None)
     with pytest.raises(AssertionError):
-        list(map(check, (path.read_bytes() for path in corpus(target))))
+        list(map(check, corpus(target)))
