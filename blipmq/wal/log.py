@@ -16,14 +16,14 @@ from typing import TypeVar
 
 import attrs
 
-from blipmq.errors import LogError
+from blipmq.errors import CorruptLog, LogError
 from blipmq.wal.disk import DirectoryLocked, Disk, File
 from blipmq.wal.encoding import encode
 from blipmq.wal.facts import Bytes, Checkpoint, Continued, Fact, RunRecord, run_in
 from blipmq.wal.index import LOG_ENTRIES_MAX
 from blipmq.wal.next_segment import NextSegment
 from blipmq.wal.reading import LogReader
-from blipmq.wal.record import segment_header
+from blipmq.wal.record import SEGMENT_HEADER_BYTES, segment_header
 from blipmq.wal.record_batch import RecordBatch
 from blipmq.wal.recovery import Recovery
 from blipmq.wal.reserve import Reserve
@@ -135,6 +135,9 @@ class Log:
                         yield run
             except OSError as error:
                 raise LogError(f"{self._path(segment.sequence)}: {error.strerror}") from None
+            if reader.end == SEGMENT_HEADER_BYTES:
+                where = f"{self._path(segment.sequence)}: offset {reader.end}"
+                raise CorruptLog(f"{where}: there is no checkpoint")
             segment.size = reader.end
             self.scanned_bytes = before + reader.end
             self._bound_indexes()

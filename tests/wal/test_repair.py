@@ -507,3 +507,16 @@ def test_a_segment_whose_first_sector_is_lost_is_read_when_the_next_one_is_empty
     repaired(path)
     assert found(path).numbers == [1, 2, 3, 4, 14]
     assert not planned(path).needed
+
+
+@pytest.mark.parametrize("size", [32, 33])
+def test_an_older_segment_without_records_is_damage_to_the_daemon_too(
+    path: Path, size: int
+) -> None:
+    begin(QuickDisk(path)).close()
+    head = (path / FIRST).read_bytes()[:32]
+    (path / FIRST).write_bytes((head + bytes((23,)))[:size])
+    assert planned(path).needed
+    assert not starts(path)
+    repaired(path)
+    assert found(path).numbers == [23, 24]
