@@ -63,7 +63,7 @@ async def _talk(daemon: Daemon, choices: Choices) -> None:
                 await peer.stream.send_all(data)
                 await trio.sleep(0.01)
             if not reset:
-                await peer.stream.send_eof()
+                await peer.send_eof()
             while await peer.stream.receive_some():
                 pass
         except (trio.BrokenResourceError, trio.ClosedResourceError):
