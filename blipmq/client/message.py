@@ -31,6 +31,10 @@ class Settlement(Protocol):
     """So many settlements are made between two trips through the scheduler."""
     calls: int
     """How many were, since the last trip."""
+    accepted: list[int]
+    """Tags of messages that are accepted, one by one."""
+    quick: int
+    """While `accepted` is shorter, a tag may be added to it in place of a call of `settle`."""
     working: set[Message]
     """What somebody works on: it is kept alive until it is settled."""
     batches: set[Iterable[Message]]
@@ -67,22 +71,10 @@ class Message:
     """The lower of the publisher's and the subscription's."""
     tag: int | None
 
-    def __init__(
-        self,
-        body: bytes,
-        topic: str,
-        qos: int,
-        tag: int | None,
-        settlement: Settlement,
-        properties: bytes | MessageProperties = NO_PROPERTIES,
-    ) -> None:
-        self.body = body
-        self.topic = topic
-        self.qos = qos
-        self.tag = tag
-        self._lease = settlement
-        self._properties = properties
-        self._settled = False
+    # They are made one by one, and many a second: a call of __init__ would cost more than the rest.
+    _lease: Settlement
+    _properties: bytes | MessageProperties
+    _settled: bool
 
     def __repr__(self) -> str:
         return f"Message(topic={self.topic!r}, qos={self.qos}, tag={self.tag})"
@@ -158,7 +150,20 @@ class Message:
         brought the message is lost, nothing is sent, for the message comes again; this is
         counted in `Client.refusals`. On version 1, `ConnectionLost` is raised then.
         """
-        await self._settle(Outcome.ACCEPT)
+        await checkpoint_if_cancelled()
+        lease, tag = self._lease, self.tag
+        if tag is not None and not self._settled:
+            accepted = lease.accepted
+            if len(accepted) < lease.quick:
+                accepted.append(tag)
+                self._settled = True
+            else:
+                await self._settle(Outcome.ACCEPT)
+                return
+        lease.calls += 1
+        if lease.calls >= lease.steps:
+            lease.calls = 0
+            await cancel_shielded_checkpoint()
 
     async def retry(self, delay: float | None = None) -> None:
         """Has it delivered again, after `delay` seconds; without, after the broker's backoff.
@@ -236,7 +241,11 @@ class Message:
             return
         tag = self.tag
         if tag is not None and not self._settled:
-            lease.settle(tag, tag, Outcome.ACCEPT, 0)
+            accepted = lease.accepted
+            if len(accepted) < lease.quick:
+                accepted.append(tag)
+            else:
+                lease.settle(tag, tag, Outcome.ACCEPT, 0)
             self._settled = True
         await checkpoint_if_cancelled()
         lease.calls += 1
@@ -257,6 +266,14 @@ class Message:
         if lease.calls >= lease.steps:
             lease.calls = 0
             await cancel_shielded_checkpoint()
+
+
+def received(body: bytes, topic: str, qos: int, tag: int | None, lease: Settlement) -> Message:
+    """A message without properties."""
+    found = Message()
+    found.body, found.topic, found.qos, found.tag = body, topic, qos, tag
+    found._lease, found._properties, found._settled = lease, NO_PROPERTIES, False
+    return found
 
 
 def settle_all(messages: Sequence[Message], outcome: Outcome) -> None:

@@ -77,6 +77,11 @@ class Outbox:
         """Lets `filled` return, for something else to send."""
         self._filled.set()
 
+    @property
+    def nudged(self) -> bool:
+        """Whether `filled` returns at once."""
+        return self._filled.is_set()
+
     async def filled(self) -> None:
         """Waits until there is something to take, or `nudge` was called since the last `drain`."""
         await self._filled.wait()

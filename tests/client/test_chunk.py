@@ -114,7 +114,9 @@ def test_properties_of_one_size_are_each_message_s_own() -> None:
         encode(("demo", 1, tag, MessageProperties(message_id=b"%03d" % tag), b"body %03d" % tag))
         for tag in range(1, 101)
     )
-    found = list(chunk.messages(data, attachment, lease))
+    attachment.lease = lease
+    attachment.deliver(data)
+    found = list(iter(attachment.take, None))
     assert [each.message_id for each in found] == [b"%03d" % tag for tag in range(1, 101)]
     assert [each.body for each in found] == [b"body %03d" % tag for tag in range(1, 101)]
     assert attachment.seen_tag == 100

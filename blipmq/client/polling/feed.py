@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from blipmq.client.features import REQUESTS, RETRY_DELAY, not_on_1
-from blipmq.client.message import Message
+from blipmq.client.message import Message, received
 from blipmq.client.outgoing import Body
 from blipmq.client.polling.connection import Connection
 from blipmq.client.polling.delivery import Delivery
@@ -41,6 +41,8 @@ class Feed:
     waits: bool = attrs.field(default=True, init=False)
     steps: int = attrs.field(default=1, init=False)
     calls: int = attrs.field(default=0, init=False)
+    accepted: list[int] = attrs.field(factory=list, init=False)
+    quick: int = attrs.field(default=0, init=False)
     working: set[Message] = attrs.field(factory=set, init=False)
     """Version 1 cannot keep them alive."""
     batches: set[Iterable[Message]] = attrs.field(factory=set, init=False)
@@ -123,7 +125,7 @@ class Feed:
         key = delivery.correlation_id
         if key in self._settled:
             return
-        self._waiting[key] = Message(  # in the place of one that waits and has come again
+        self._waiting[key] = received(  # in the place of one that waits and has come again
             delivery.body, decoded(delivery.topic), delivery.qos, delivery.tag, self
         )
         self._receivers.unpark()

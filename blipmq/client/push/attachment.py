@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from operator import length_hint
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from blipmq.client.message import Message, lease_of
-from blipmq.client.push.chunk import count, messages, tags
+from blipmq.client.push.chunk import count, last_tag, messages, tags
 from blipmq.client.push.lease import STEPS, Lease
 from blipmq.client.reply import again
 from blipmq.client.source import Wanted
@@ -45,22 +46,24 @@ class Attachment:
     prefetch: int
     lease: Lease | None = attrs.field(default=None, init=False)
     steps: int = attrs.field(default=STEPS, init=False)
-    taken: int = attrs.field(default=0, init=False)
-    """Messages that were handed over."""
+    begun: int = attrs.field(default=0, init=False)
+    """Messages that were handed over, and those that `rows` has left."""
+    rows: Iterator[object] = attrs.field(factory=lambda: iter(()), init=False)
+    """What is taken apart together to be handed over one by one."""
     dropped: int = attrs.field(default=0, init=False)
     """Messages of QoS 0 that nobody has taken in time."""
     stalled: bool = attrs.field(default=False, init=False)
     """Its consumer has taken nothing for a while, and is not waited for until it does again."""
     waiting_bytes: int = attrs.field(default=0, init=False)
     ready: Iterator[Message] = attrs.field(factory=lambda: iter(()), init=False)
-    seen_tag: int = attrs.field(default=0, init=False)
-    """Of the message of QoS 1 that was handed over last."""
     _topic: bytes = attrs.field(init=False)
     _chunks: deque[bytes] = attrs.field(factory=deque, init=False)
     """Payloads of DELIVER frames that nobody has looked at."""
     _current_chunk: bytes = attrs.field(default=b"", init=False)
     _current_from: int = attrs.field(default=0, init=False)
     """What `taken` was when the present chunk was begun."""
+    _seen_tag: int = attrs.field(default=0, init=False)
+    """Of the message of QoS 1 that was handed over last before that."""
     _receivers: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _relieved: trio.Event = attrs.field(factory=trio.Event, init=False)
     _attached: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -99,12 +102,17 @@ class Attachment:
             self._relieved.set()
             self.stalled = False
             assert self.lease is not None
+            self._begin(chunk)
             self.ready = messages(chunk, self, self.lease)
-            self._current_chunk, self._current_from = chunk, self.taken
             message = next(self.ready, None)
         if message is None and self._error is not None:
             raise _copy(self._error)
         return message
+
+    def _begin(self, chunk: bytes) -> None:
+        if self.wanted.start is not None:
+            self._seen_tag = self.seen_tag
+        self._current_chunk, self._current_from = chunk, self.taken
 
     def alive(self, message: Message) -> bool:
         return message.tag is None or lease_of(message) is self.lease
@@ -131,8 +139,8 @@ class Attachment:
     def _start(self) -> Start | None:
         """Where to begin. A history that was read from its beginning is not read twice."""
         start = self.wanted.start
-        if self.seen_tag and start is not None and self.wanted.name is None:
-            return Start(StartKind.TAG, self.seen_tag + 1)
+        if start is not None and self.wanted.name is None and (seen_tag := self.seen_tag):
+            return Start(StartKind.TAG, seen_tag + 1)
         return start
 
     def attached(self, connection: PushConnection, id_: int) -> None:
@@ -154,6 +162,21 @@ class Attachment:
             dropped = self._chunks.popleft()
             self.waiting_bytes -= len(dropped)
             self.dropped += count(dropped)
+
+    @property
+    def left(self) -> int:
+        """Messages among those that were begun that nobody has taken."""
+        return length_hint(self.rows)
+
+    @property
+    def taken(self) -> int:
+        """Messages that were handed over."""
+        return self.begun - self.left
+
+    @property
+    def seen_tag(self) -> int:
+        """Of the message of QoS 1 that was handed over last; known if there is a `start`."""
+        return last_tag(self._current_chunk, self.taken - self._current_from) or self._seen_tag
 
     @property
     def closed(self) -> bool:
@@ -189,7 +212,11 @@ class Attachment:
         if self.wanted.qos:
             self._chunks.clear()
             self.waiting_bytes = 0
-            self.ready, self._current_chunk = iter(()), b""
+            if self.lease is not None:
+                self.lease.forget_rows()
+            self._begin(b"")
+            self.begun, self.rows = self.taken, iter(())
+            self.ready = iter(())
 
     def failed(self, error: BlipMQError) -> None:
         """There will be nothing more."""

@@ -6,8 +6,9 @@ comparing columns of bytes, and taken apart all together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -34,8 +35,6 @@ _HEAD: Final = Struct(">IBQBH")
 _TAG_AT: Final = 5
 _ALIKE_MIN: Final = 8
 """So many frames that are alike are worth the columns."""
-
-_new: Callable[[type[Message]], Message] = object.__new__
 
 
 def messages(chunk: bytes, attachment: Attachment, lease: Lease) -> Iterator[Message]:
@@ -78,11 +77,17 @@ def messages(chunk: bytes, attachment: Attachment, lease: Lease) -> Iterator[Mes
         if count > 1:
             following = at + count * stride
             row = _row(head_end - at, body_at - head_end, at + stride - body_at)
-            rows = row.iter_unpack(memoryview(chunk)[at:following])
+            # What is left of the rows is not taken, so each is counted as it comes out. They are of
+            # bytes, for the collector breaks a memoryview that such an iterator still looks into.
+            rows = attachment.rows = row.iter_unpack(chunk[at:following])
+            lease.rows_count = qos > 0
         else:
             rows = ((tag, chunk[head_end:body_at], chunk[body_at:following]),)
+        attachment.begun += count
+        if qos:
+            lease.begun += count
         for tag, properties, body in rows:
-            message = _new(Message)  # __init__ would cost more than all that it does
+            message = Message()
             message.body = body
             message.topic = text
             message.qos = qos
@@ -90,10 +95,6 @@ def messages(chunk: bytes, attachment: Attachment, lease: Lease) -> Iterator[Mes
             message._lease = lease
             message._properties = properties
             message._settled = False
-            attachment.taken += 1
-            if qos:
-                attachment.seen_tag = tag
-                lease.unsettled += 1
             yield message
         at = following
 
@@ -137,6 +138,15 @@ def count(chunk: bytes) -> int:
 def tags(chunk: bytes) -> list[int]:
     """Of all of its messages."""
     return [U64.unpack_from(chunk, at + _TAG_AT)[0] for at in _places(chunk)]
+
+
+def last_tag(chunk: bytes, count: int) -> int:
+    """The tag of the last message of QoS 1 among the first `count`; 0 if there is none."""
+    tag = 0
+    for at in islice(_places(chunk), count):
+        if chunk[at + QOS_AT]:
+            (tag,) = U64.unpack_from(chunk, at + _TAG_AT)
+    return tag
 
 
 def _places(chunk: bytes) -> Iterator[int]:

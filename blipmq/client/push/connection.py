@@ -120,6 +120,7 @@ class PushConnection(Wire):
         self.draining = True
         for lease in self._leases.values():
             lease.attachment.forget()
+            lease.quick = 0
         self.drained()
 
     def drained(self) -> None:

@@ -6,6 +6,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from struct import Struct
+from typing import cast
 
 from blipmq.protocol.frames import CORRELATION_ID_AT, LENGTH_MIN, MESSAGE, PUBLISH, U16, U64
 from blipmq.protocol.properties import MESSAGE_ID
@@ -72,4 +73,4 @@ def alike(bodies: Sequence[object]) -> bool:
     """Whether they are bytes of one size."""
     if set(map(type, bodies)) != {bytes}:
         return False
-    return len({len(body) for body in bodies if isinstance(body, bytes)}) == 1
+    return len(set(map(len, cast(Sequence[bytes], bodies)))) == 1
