@@ -8,6 +8,8 @@ from typing import Final
 import attrs
 import trio
 
+from blipmq.client.waiters import Waiters
+
 LIMIT_BYTES: Final = 1024 * 1024
 
 
@@ -29,7 +31,7 @@ class Outbox:
     _frames: list[bytes] = attrs.field(factory=list, init=False)
     _waiting_bytes: int = attrs.field(default=0, init=False)
     _filled: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _room: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _room: Waiters = attrs.field(factory=Waiters, init=False)
 
     @property
     def full(self) -> bool:
@@ -42,7 +44,7 @@ class Outbox:
 
     async def emptied(self) -> None:
         """Waits until the frames that wait now were taken, or `wake` was called."""
-        await self._room.park()
+        await self._room.wait()
 
     def put(self, frames: bytes) -> None:
         """Adds one or more whole frames. Never waits: ask `full` first for what can wait."""
@@ -93,7 +95,7 @@ class Outbox:
         self._waiting_bytes = 0
         if self._filled.is_set():
             self._filled = trio.Event()
-        self._room.unpark_all()
+        self._room.wake()
         return taken
 
     async def take(self) -> bytes:
@@ -103,4 +105,4 @@ class Outbox:
 
     def wake(self) -> None:
         """Wakes everyone who waits for room, to look at the connection again."""
-        self._room.unpark_all()
+        self._room.wake()

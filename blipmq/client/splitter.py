@@ -34,6 +34,18 @@ class Splitter:
         """What has come of a frame that is not whole yet."""
         return bytes(self._rest)
 
+    def lone(self, data: bytes) -> tuple[int, int, bytes] | None:
+        """Type, correlation id and payload where `data` is one whole frame; else it is to be split.
+
+        Most reads are that where messages come one at a time.
+        """
+        if self._rest or len(data) < HEADER_BYTES:
+            return None
+        length, type_, correlation_id = HEADER.unpack_from(data)
+        if length != len(data) - LENGTH_BYTES or length > LENGTH_MAX or type_ not in self._types:
+            return None
+        return type_, correlation_id, data[HEADER_BYTES:]
+
     def split(self, data: bytes | bytearray) -> Iterator[Frame]:
         """The frames that `data` completes, in order.
 

@@ -83,7 +83,8 @@ class Subscription:
             raise _closed()
         message = None if self._given_back else next(self._source.ready, None)
         if message is None:
-            message = self._take_back() or self._source.take() or await self._next()
+            message = self._take_back() if self._given_back else None
+            message = message or self._source.take() or await self._next()
         self._steps += 1
         if self._steps >= self._source.steps:
             self._steps = 0
@@ -146,7 +147,8 @@ class Subscription:
             await self._source.arrival()
             if not self._open:
                 raise _closed()
-            message = self._take_back() or self._source.take()
+            message = self._take_back() if self._given_back else None
+            message = message or self._source.take()
             if message is not None:
                 return message
 

@@ -42,3 +42,31 @@ def test_frames_before_a_bad_one_come_out_first() -> None:
     assert next(frames) == Frame(PONG, 2, b"")
     with pytest.raises(FramingError):
         next(frames)
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_one_whole_frame_needs_no_splitting(frame: Frame) -> None:
+    data = encoder.frame(frame.type, frame.correlation_id, frame.payload)
+    assert Splitter().lone(data) == (frame.type, frame.correlation_id, frame.payload)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        encoder.pong(2)[:-1],
+        encoder.pong(2) * 2,
+        encoder.pong(2) + b"\0",
+        encoder.frame(0xFF, 1),
+        b"\0\0\0\x04\x08" + bytes(3),
+    ],
+    ids=["nothing", "cut", "two", "more", "unknown", "short"],
+)
+def test_what_is_not_one_whole_frame_is_left_to_be_split(data: bytes) -> None:
+    assert Splitter().lone(data) is None
+
+
+def test_bytes_behind_the_start_of_a_frame_are_not_one() -> None:
+    splitter = Splitter()
+    assert list(splitter.split(encoder.pong(2)[:5])) == []
+    assert splitter.lone(encoder.pong(3)) is None

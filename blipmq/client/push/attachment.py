@@ -16,6 +16,7 @@ from blipmq.client.push.lease import STEPS, Lease
 from blipmq.client.reply import again
 from blipmq.client.source import Wanted
 from blipmq.client.topic import encoded
+from blipmq.client.waiters import Waiters
 from blipmq.errors import BlipMQError, ClientError, FramingError, Refused, SubscriptionEnded
 from blipmq.protocol import encoder
 from blipmq.protocol.attach_properties import (
@@ -64,7 +65,7 @@ class Attachment:
     """What `taken` was when the present chunk was begun."""
     _seen_tag: int = attrs.field(default=0, init=False)
     """Of the message of QoS 1 that was handed over last before that."""
-    _receivers: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _receivers: Waiters = attrs.field(factory=Waiters, init=False)
     _relieved: trio.Event = attrs.field(factory=trio.Event, init=False)
     _attached: trio.Event = attrs.field(factory=trio.Event, init=False)
     _error: BlipMQError | None = attrs.field(default=None, init=False)
@@ -92,7 +93,7 @@ class Attachment:
         self._closed = True
         self.link.remove(self)
         self.forget()
-        self._receivers.unpark_all()
+        self._receivers.wake()
 
     def take(self) -> Message | None:
         message = next(self.ready, None)
@@ -118,7 +119,7 @@ class Attachment:
         return message.tag is None or lease_of(message) is self.lease
 
     async def arrival(self) -> None:
-        await self._receivers.park()
+        await self._receivers.wait()
 
     # For the link and its connections.
 
@@ -152,10 +153,11 @@ class Attachment:
     def deliver(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self.waiting_bytes += len(chunk)
-        if self.waiting_bytes > LIMIT_BYTES and not self.wanted.qos:
+        if self.waiting_bytes > HIGH_WATER_BYTES and not self.wanted.qos:
+            if self.lease is not None:
+                self.lease.connection.crowded = True
             self._drop()
-        if self._receivers:
-            self._receivers.unpark_all()
+        self._receivers.wake()
 
     def _drop(self) -> None:
         while self.waiting_bytes > LIMIT_BYTES and len(self._chunks) > 1:
@@ -222,7 +224,7 @@ class Attachment:
         """There will be nothing more."""
         self._error = error
         self._attached.set()
-        self._receivers.unpark_all()
+        self._receivers.wake()
 
     def ended(self, reason: str) -> None:
         """The broker has ended it."""

@@ -57,6 +57,9 @@ class PushConnection(Wire):
     """Those that have rows."""
     _settle_soon: trio.Event = attrs.field(factory=trio.Event, init=False)
     _leased: trio.Event = attrs.field(factory=trio.Event, init=False)
+    crowded: bool = attrs.field(default=False, init=False)
+    """Whether an attachment may be too full to go on reading."""
+    _clock: trio.abc.Clock = attrs.field(factory=trio.lowlevel.current_clock, init=False)
     _heartbeat_s: float = attrs.field(default=0.0, init=False)
     _informed: trio.Event = attrs.field(factory=trio.Event, init=False)
     _sent_at: float = attrs.field(factory=trio.current_time, init=False)
@@ -182,7 +185,7 @@ class PushConnection(Wire):
                 await self._line.send(frames)
 
     def _send_now(self, frame: bytes) -> int:
-        self._sent_at = trio.current_time()
+        self._sent_at = self._clock.current_time()
         return self._line.send_now(frame)
 
     def _settlements(self) -> bytes:
@@ -240,12 +243,18 @@ class PushConnection(Wire):
         splitter = Splitter(self.types)
         data = self.rest or await self._line.receive()
         while data:
-            for frame in splitter.split(data):
-                self.take(frame)
-            await self._relieve()
+            lone = splitter.lone(data)
+            if lone is None:
+                for frame in splitter.split(data):
+                    self.take(frame)
+            else:
+                self._take(*lone)
+            if self.crowded:
+                self.crowded = False
+                await self._relieve()
             data = await self._line.receive()
             self.outbox.spent = False
-            self._received_at = trio.current_time()
+            self._received_at = self._clock.current_time()
 
     async def _relieve(self) -> None:
         """Waits while a consumer of QoS 0 messages has many to take, and goes on taking them."""
@@ -260,24 +269,26 @@ class PushConnection(Wire):
     # What comes in.
 
     def take(self, frame: Frame) -> None:
-        type_ = frame.type
+        self._take(frame.type, frame.correlation_id, frame.payload)
+
+    def _take(self, type_: int, id_: int, payload: bytes) -> None:
         if type_ == DELIVER:
-            lease = self._leases.get(frame.correlation_id)
+            lease = self._leases.get(id_)
             # Else it was sent before the broker knew that the attachment is left.
             if lease is not None and not (self.draining and lease.attachment.wanted.qos):
-                lease.attachment.deliver(frame.payload)
+                lease.attachment.deliver(payload)
         elif type_ == CONFIRM:
-            self.link.unconfirmed.confirm(frame.correlation_id)
+            self.link.unconfirmed.confirm(id_)
         elif type_ in (ACK, PONG):
-            self._answered_id = frame.correlation_id
-            self._answered(frame)
+            self._answered_id = id_
+            self._answered(Frame(type_, id_, payload))
         elif type_ == NACK:
-            self._refused(frame.correlation_id, parse_nack(frame))
+            self._refused(id_, parse_nack(Frame(type_, id_, payload)))
         elif type_ == INFO:
-            self._inform(parse_info(frame.payload))
+            self._inform(parse_info(payload))
         elif type_ == DETACH:
-            id_, reason = parse_detached(frame.payload)
-            lease = self._leases.pop(id_, None)
+            detached, reason = parse_detached(payload)
+            lease = self._leases.pop(detached, None)
             if lease is not None:
                 lease.attachment.ended(reason)
         else:

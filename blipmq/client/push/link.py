@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import attrs
 import trio
@@ -14,7 +15,7 @@ from blipmq.client.publisher import Publisher
 from blipmq.client.push.attachment import PREFETCH, Attachment
 from blipmq.client.push.connection import PushConnection
 from blipmq.client.push.publisher import PushPublisher
-from blipmq.client.push.template import QOS0_ID
+from blipmq.client.push.template import QOS0_ID, SMALL_BYTES, Template
 from blipmq.client.push.unconfirmed import Unconfirmed
 from blipmq.client.refusals import Refusals
 from blipmq.client.reply import Reply, again
@@ -22,6 +23,7 @@ from blipmq.client.source import Source, Wanted
 from blipmq.client.states import State, States
 from blipmq.client.topic import encoded
 from blipmq.client.tracing import CurrentContext, TracedPublisher, with_context
+from blipmq.client.waiters import Waiters
 from blipmq.client.wire import closed
 from blipmq.errors import (
     BlipMQError,
@@ -36,6 +38,7 @@ from blipmq.protocol.attach_properties import AttachProperties, encode_attach_pr
 from blipmq.protocol.frames import PONG, U64, Frame
 from blipmq.protocol.properties import MessageProperties, encode_message_properties
 
+TEMPLATES_MAX: Final = 64
 Redial = Callable[[str | None], Awaitable[Dialled]]
 """Connects again, to another broker than this one if there is any. Raises `ConnectionLost`."""
 
@@ -62,6 +65,10 @@ class Link:
     unconfirmed: Unconfirmed = attrs.field(factory=Unconfirmed, init=False)
     outbox: Outbox = attrs.field(factory=Outbox, init=False)
     resend_before: int = attrs.field(default=0, init=False)
+    _templates: tuple[dict[str, Template], dict[str, Template]] = attrs.field(
+        factory=lambda: ({}, {}), init=False
+    )
+    """Of the topics that were published to last, at QoS 0 and at QoS 1."""
     _connection: PushConnection | None = attrs.field(default=None, init=False)
     _attachments: list[Attachment] = attrs.field(factory=list, init=False)
     _error: ClientError | None = attrs.field(default=None, init=False)
@@ -80,34 +87,43 @@ class Link:
         self, topic: str, body: Body, qos: int, properties: MessageProperties | None
     ) -> None:
         """As `Client.publish`."""
-        topic_bytes, data = encoded(topic), checked_body(body)
         if self._current_context is not None:
             properties = with_context(properties, self._current_context)
+        template = self._templates[qos].get(topic) or self._template(topic, qos)
+        data = body if type(body) is bytes else checked_body(body)
+        plain = properties is None and len(data) <= SMALL_BYTES
         await trio.lowlevel.checkpoint_if_cancelled()
-        if not qos:
-            frame = qos0_frame(topic_bytes, data, properties)
+        if self.unusable or self.outbox.full:
             await self.room()
-            outbox = self.outbox
-            outbox.told = True
-            if not outbox.send(frame):  # else the next one, at the latest, lets others run
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                outbox.spent = False
+        if qos:
+            id_ = self.unconfirmed.next_id
+            if plain:
+                frame = template.frame(id_, data)
+            else:
+                frame = qos1_frame(id_, template.topic, data, properties, self.prefix)
+            confirm = Confirm(self)
+            self.unconfirmed.add(confirm, frame)
+            self.outbox.send(frame)
+            await confirm.wait()
             return
-        await self.room()
-        confirm = Confirm(self)
-        self.send(confirm, topic_bytes, data, properties)
-        await confirm.wait()
+        if plain:
+            frame = template.qos0_head(len(data)) + data
+        else:
+            frame = qos0_frame(template.topic, data, properties)
+        outbox = self.outbox
+        outbox.told = True
+        if not outbox.send(frame):  # else the next one, at the latest, lets others run
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            outbox.spent = False
 
-    def send(
-        self, confirm: Confirm, topic: bytes, body: bytes, properties: MessageProperties | None
-    ) -> None:
-        """Sends a publish at QoS 1."""
-        id_ = self.unconfirmed.next_id
-        encoded_ = with_message_id(properties, self.prefix + U64.pack(id_))
-        check_size(len(body), topic, encoded_)
-        frame = encoder.message(id_, 1, topic, encoded_, body)
-        self.unconfirmed.add(confirm, frame)
-        self.outbox.send(frame)
+    def _template(self, topic: str, qos: int) -> Template:
+        """A new one. Raises `ValueError` for a topic that cannot be."""
+        templates = self._templates[qos]
+        template = Template(encoded(topic), self.prefix if qos else None)
+        if len(templates) >= TEMPLATES_MAX:
+            del templates[next(iter(templates))]
+        templates[topic] = template
+        return template
 
     def tell(self, frame: bytes) -> None:
         """Sends what has no answer."""
@@ -340,7 +356,7 @@ class Confirm:
     """What one publish waits for."""
 
     _link: Link
-    _over: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _over: Waiters = attrs.field(factory=Waiters, init=False)
     _error: BlipMQError | None = attrs.field(default=None, init=False)
     _abandoned: bool = attrs.field(default=False, init=False)
     sent: int = attrs.field(default=0, init=False)
@@ -351,7 +367,7 @@ class Confirm:
         When this is cancelled, a NACK goes to the refusals that no call waits for.
         """
         try:
-            await self._over.wait()
+            await self._over.wait()  # it was sent a moment ago, so it cannot be over
         except trio.Cancelled:
             self._abandoned = True
             if isinstance(self._error, Refused):
@@ -361,17 +377,17 @@ class Confirm:
             raise self._error
 
     def confirmed(self, count: int, size: int) -> None:
-        self._over.set()
+        self._over.wake()
 
     def refused(self, number: int, size: int, error: Refused) -> None:
         self._error = error
-        self._over.set()
+        self._over.wake()
         if self._abandoned:
             self._link.refusals.publish(error)
 
     def lost(self, number: int, count: int, size: int, error: ClientError) -> None:
         self._error = again(error)
-        self._over.set()
+        self._over.wake()
 
     def wake(self) -> None:
         pass
@@ -408,6 +424,15 @@ def qos0_frame(topic: bytes, body: bytes, properties: MessageProperties | None) 
     encoded_ = encode_message_properties(properties)
     check_size(len(body), topic, encoded_)
     return encoder.message(QOS0_ID, 0, topic, encoded_, body)
+
+
+def qos1_frame(
+    id_: int, topic: bytes, body: bytes, properties: MessageProperties | None, prefix: bytes
+) -> bytes:
+    """A publish at QoS 1. Raises as `qos0_frame`."""
+    encoded_ = with_message_id(properties, prefix + U64.pack(id_))
+    check_size(len(body), topic, encoded_)
+    return encoder.message(id_, 1, topic, encoded_, body)
 
 
 def is_draining(error: Refused) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from struct import iter_unpack
 from typing import TYPE_CHECKING, Final, Unpack
 
-import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from blipmq.client.outgoing import (
@@ -19,9 +18,10 @@ from blipmq.client.outgoing import (
 )
 from blipmq.client.publisher import Publisher, not_shared, window_full
 from blipmq.client.push.lease import STEPS
-from blipmq.client.push.template import QOS0_ID, Template, alike
+from blipmq.client.push.template import QOS0_ID, SMALL_BYTES, Template, alike
 from blipmq.client.reply import again
 from blipmq.client.topic import encoded
+from blipmq.client.waiters import Waiters
 from blipmq.errors import ClientError, Refused
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import U64
@@ -30,8 +30,6 @@ from blipmq.protocol.properties import MessageProperties, encode_message_propert
 if TYPE_CHECKING:
     from blipmq.client.push.link import Link
 
-_SMALL_BYTES: Final = 1024 * 1024
-"""What no check of the size is needed for."""
 _TOGETHER_BYTES: Final = 256 * 1024
 """So much is made into frames at once."""
 
@@ -47,11 +45,11 @@ class PushPublisher(Publisher):
         self._under_way = 0
         self._under_way_bytes = 0
         self._steps = 0
-        self._settled = trio.lowlevel.ParkingLot()
+        self._settled = Waiters()
         self._template = Template(self._topic, link.prefix if qos else None)
 
     async def send(self, body: Body, **options: Unpack[PublishOptions]) -> None:
-        if type(body) is not bytes or options or len(body) > _SMALL_BYTES:
+        if type(body) is not bytes or options or len(body) > SMALL_BYTES:
             body, properties = self._checked(body, options)
         else:
             properties = None
@@ -81,7 +79,7 @@ class PushPublisher(Publisher):
             await self._send_alike(tuple(bodies))
             return
         for body in bodies:
-            if type(body) is not bytes or len(body) > _SMALL_BYTES:
+            if type(body) is not bytes or len(body) > SMALL_BYTES:
                 body, _ = self._checked(body, options)
             while not self._has_room():
                 await self._room()
@@ -132,7 +130,7 @@ class PushPublisher(Publisher):
         """Raises for what is not to be sent."""
         properties = properties_of(qos=self.qos, **options) if options else None
         data = checked_body(body)
-        if len(data) > _SMALL_BYTES:
+        if len(data) > SMALL_BYTES:
             check_size(len(data), self._topic, self._encoded(0, properties))
         return data, properties
 
@@ -152,7 +150,7 @@ class PushPublisher(Publisher):
 
     async def _room(self) -> None:
         if self.qos:
-            await self._link.until(self._has_room, self._settled.park)
+            await self._link.until(self._has_room, self._settled.wait)
         else:
             await self._link.room()
 
@@ -179,7 +177,7 @@ class PushPublisher(Publisher):
 
     async def _flushed(self) -> None:
         while self._under_way:
-            await self._settled.park()
+            await self._settled.wait()
         if not self.qos:
             self._link.check()
 
@@ -190,7 +188,7 @@ class PushPublisher(Publisher):
         self._under_way_bytes -= size
         # Who waits goes on with a good part of the window, rather than with what one commit leaves.
         if self._settled and self._under_way * 4 <= self.window * 3:
-            self._settled.unpark_all()
+            self._settled.wake()
 
     def refused(self, number: int, size: int, error: Refused) -> None:
         self._failure(number, error)
@@ -201,4 +199,4 @@ class PushPublisher(Publisher):
         self.confirmed(count, size)
 
     def wake(self) -> None:
-        self._settled.unpark_all()
+        self._settled.wake()

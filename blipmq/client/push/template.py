@@ -6,13 +6,15 @@ import sys
 from array import array
 from collections.abc import Sequence
 from struct import Struct
-from typing import cast
+from typing import Final, cast
 
 from blipmq.protocol.frames import CORRELATION_ID_AT, LENGTH_MIN, MESSAGE, PUBLISH, U16, U64
 from blipmq.protocol.properties import MESSAGE_ID
 
 QOS0_ID = 2**63 - 1
 """The correlation id of all publishes at QoS 0; those at QoS 1 count up from 1."""
+SMALL_BYTES: Final = 1024 * 1024
+"""A body for which, whatever the topic, no check of the size is needed."""
 
 
 class Template:
@@ -22,9 +24,10 @@ class Template:
     and the end of its message id; without, a PUBLISH at QoS 0.
     """
 
-    __slots__ = ("_fixed", "_lead", "_pack", "_qos0_body", "_qos0_head", "size")
+    __slots__ = ("_fixed", "_lead", "_pack", "_qos0_body", "_qos0_head", "size", "topic")
 
     def __init__(self, topic: bytes, prefix: bytes | None) -> None:
+        self.topic = topic
         lead = U16.pack(len(topic)) + topic
         if prefix is None:
             self._lead = b"\x00" + lead

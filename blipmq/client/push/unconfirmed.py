@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import attrs
-import trio
 
+from blipmq.client.waiters import Waiters
 from blipmq.errors import ClientError, Refused
 
 
@@ -92,7 +92,7 @@ class Unconfirmed:
     next_id: int = attrs.field(default=1, init=False)
     _groups: deque[Group] = attrs.field(factory=deque, init=False)
     _postponed: list[tuple[int, bytes, Owner, int]] = attrs.field(factory=list, init=False)
-    _waiters: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _waiters: Waiters = attrs.field(factory=Waiters, init=False)
 
     def __bool__(self) -> bool:
         return bool(self._groups or self._postponed)
@@ -129,7 +129,7 @@ class Unconfirmed:
     async def settled(self, before: int) -> None:
         """Waits until none with a lower number is on its way; what is postponed is not."""
         while self._groups and self._groups[0].first < before:
-            await self._waiters.park()
+            await self._waiters.wait()
 
     def refuse(self, id_: int, error: Refused, *, postpone: bool = False) -> bool:
         """One was refused; False if none with this number is known."""
@@ -156,7 +156,7 @@ class Unconfirmed:
         groups = self._groups
         while groups and groups[0].refused == len(groups[0].frames):
             groups.popleft()
-        self._waiters.unpark_all()
+        self._waiters.wake()
 
     def wake(self) -> None:
         """Wakes the owners."""
@@ -204,4 +204,4 @@ class Unconfirmed:
         for group in groups:
             for number, frames in group.stretches():
                 group.owner.lost(number, len(frames), sum(map(len, frames)), error)
-        self._waiters.unpark_all()
+        self._waiters.wake()
