@@ -3,11 +3,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
+from blipmq.client.push.link import TEMPLATES_MAX, Link
 from blipmq.client.push.template import QOS0_ID, Template, alike
 from blipmq.protocol import encoder
 from blipmq.protocol.frames import U64
 from blipmq.protocol.properties import MessageProperties, encode_message_properties
+from blipmq.testing import open_broker
 
 PREFIX = b"the pref"
 
@@ -57,3 +60,26 @@ def test_a_head_is_that_of_the_size_asked_for() -> None:
 )
 def test_bytes_of_one_size_are_alike(bodies: list[object], expected: bool) -> None:
     assert alike(bodies) is expected
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_of_many_topics_the_last_few_are_remembered(
+    qos: int, autojump_clock: MockClock
+) -> None:
+    topics = [f"demo.{number % 100}" for number in range(250)]
+    async with (
+        open_broker() as broker,
+        broker.client() as client,
+        client.subscribe("demo.*", qos=qos, prefetch=1000) as messages,
+    ):
+        for number, topic in enumerate(topics):
+            await client.publish(topic, b"%d" % number, qos=qos)
+        for number, topic in enumerate(topics):
+            message = await messages.receive()
+            assert (message.topic, message.body) == (topic, b"%d" % number)
+        engine = client._engine
+        assert isinstance(engine, Link)
+        assert [len(each) for each in engine._templates] == [
+            0 if qos else TEMPLATES_MAX,
+            TEMPLATES_MAX if qos else 0,
+        ]
