@@ -34,7 +34,7 @@ class Splitter:
         """What has come of a frame that is not whole yet."""
         return bytes(self._rest)
 
-    def lone(self, data: bytes) -> tuple[int, int, bytes] | None:
+    def lone(self, data: bytes | memoryview) -> tuple[int, int, bytes] | None:
         """Type, correlation id and payload where `data` is one whole frame; else it is to be split.
 
         Most reads are that where messages come one at a time.
@@ -44,9 +44,9 @@ class Splitter:
         length, type_, correlation_id = HEADER.unpack_from(data)
         if length != len(data) - LENGTH_BYTES or length > LENGTH_MAX or type_ not in self._types:
             return None
-        return type_, correlation_id, data[HEADER_BYTES:]
+        return type_, correlation_id, bytes(data[HEADER_BYTES:])
 
-    def split(self, data: bytes | bytearray) -> Iterator[Frame]:
+    def split(self, data: bytes | bytearray | memoryview) -> Iterator[Frame]:
         """The frames that `data` completes, in order.
 
         The iterator must be used up before the next call. Raises `FramingError` where the bytes
