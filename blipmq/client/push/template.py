@@ -6,7 +6,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from struct import Struct
-from typing import Final, cast
+from typing import Final, TypeGuard, cast
 
 from blipmq.protocol.frames import CORRELATION_ID_AT, LENGTH_MIN, MESSAGE, PUBLISH, U16, U64
 from blipmq.protocol.properties import MESSAGE_ID
@@ -72,7 +72,7 @@ class Template:
         return data
 
 
-def alike(bodies: Sequence[object]) -> bool:
+def alike(bodies: Sequence[object]) -> TypeGuard[Sequence[bytes]]:
     """Whether they are bytes of one size."""
     if set(map(type, bodies)) != {bytes}:
         return False
