@@ -62,6 +62,9 @@ class DedupWindow:
         assert run.message_ids is not None
         self._expire(now)
         known = self._expire_topic(run.topic, now)
+        unique = set(run.message_ids)
+        if None not in unique and len(unique) == run.count and known.keys().isdisjoint(unique):
+            return [Part(0, run.count, None)]
         parts: list[Part] = []
         begin, before = 0, None
         seen: set[bytes] = set()
@@ -89,12 +92,17 @@ class DedupWindow:
         ids = self._topics.setdefault(topic, OrderedDict())
         self._topics.move_to_end(topic)
         entry = _Entry(now, pending)
+        before, id_bytes = len(ids), 0
         for message_id in message_ids:
             if message_id is not None and message_id not in ids:
                 ids[message_id] = entry
-                self._count_one(message_id, 1)
-        while len(ids) > self.context.retention.dedup_messages:
-            self._leave(ids)
+                id_bytes += len(message_id)
+        self._count_all(len(ids) - before, id_bytes)
+        before, id_bytes = len(ids), 0
+        for _ in range(len(ids) - self.context.retention.dedup_messages):
+            message_id, _ = ids.popitem(last=False)
+            id_bytes += len(message_id)
+        self._count_all(len(ids) - before, -id_bytes)
         while self._count > self.context.retention.dedup_messages_total:
             name, oldest = next(iter(self._topics.items()))
             self._leave(oldest)
@@ -130,8 +138,12 @@ class DedupWindow:
         self._count_one(message_id, -1)
 
     def _count_one(self, message_id: bytes, sign: int) -> None:
-        self._count += sign
-        self.context.stats.memory_bytes += sign * (_ENTRY_BYTES + len(message_id))
+        self._count_all(sign, sign * len(message_id))
+
+    def _count_all(self, count: int, id_bytes: int) -> None:
+        """So many more ids, of so many bytes together; less than none: fewer."""
+        self._count += count
+        self.context.stats.memory_bytes += count * _ENTRY_BYTES + id_bytes
 
     def _expire(self, now: float) -> None:
         """Forget the topics that were published to least recently, if that was long ago."""
