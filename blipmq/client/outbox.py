@@ -26,16 +26,14 @@ class Outbox:
     """Sends of a frame what can be sent without waiting; there while nobody else is sending."""
     spent: bool = attrs.field(default=False, init=False)
     """Whether it was used since other tasks have run. What comes then is better sent together."""
+    full: bool = attrs.field(default=False, init=False)
+    """Whether what is put here is to wait for room first."""
     told: bool = attrs.field(default=False, init=False)
     """Whether something without an answer was put here since the last request."""
     _frames: list[bytes] = attrs.field(factory=list, init=False)
     _waiting_bytes: int = attrs.field(default=0, init=False)
     _filled: trio.Event = attrs.field(factory=trio.Event, init=False)
     _room: Waiters = attrs.field(factory=Waiters, init=False)
-
-    @property
-    def full(self) -> bool:
-        return self._waiting_bytes >= self._limit_bytes
 
     @property
     def waiting(self) -> bool:
@@ -52,6 +50,7 @@ class Outbox:
             self._filled.set()
         self._frames.append(frames)
         self._waiting_bytes += len(frames)
+        self.full = self._waiting_bytes >= self._limit_bytes
 
     def send(self, frame: bytes) -> bool:
         """As `put`, of one frame; it is sent at once if nothing else waits to be.
@@ -73,6 +72,7 @@ class Outbox:
             self._filled.set()
         frames += (head, body)
         self._waiting_bytes += len(head) + len(body)
+        self.full = self._waiting_bytes >= self._limit_bytes
         self.told = True
 
     def nudge(self) -> None:
@@ -93,6 +93,7 @@ class Outbox:
         taken = b"".join((ahead, *self._frames) if ahead else self._frames)
         self._frames.clear()
         self._waiting_bytes = 0
+        self.full = False
         if self._filled.is_set():
             self._filled = trio.Event()
         self._room.wake()

@@ -54,11 +54,19 @@ class PushPublisher(Publisher):
         else:
             properties = None
         await checkpoint_if_cancelled()
-        if self._closed or self._link.unusable:
+        link = self._link
+        if self._closed or link.unusable:
             self._check()
-        if not self._has_room():
-            await self._room()
-        self._put(body, properties)
+        if self.qos or properties is not None:
+            if not self._has_room():
+                await self._room()
+            self._put(body, properties)
+        else:  # as above, in two calls less
+            if link.outbox.full:
+                await self._room()
+            link.outbox.tell(self._template.qos0_head(len(body)), body)
+            self._sent += 1
+            self._steps += 1
         if self._steps >= STEPS:
             self._steps = 0
             await cancel_shielded_checkpoint()
